@@ -3,9 +3,13 @@
 pub use array::Array;
 pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
+pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
 pub use shape::Shape;
 
 mod array;
 mod dtype;
 mod error;
+pub mod graph;
+pub mod hlo;
+mod ops;
 mod shape;

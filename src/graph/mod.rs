@@ -1,0 +1,185 @@
+//! Tensor functions as graphs: [`Function`] and the handles that build it.
+
+pub use tensor::{Builder, Operand, Results, Tensor};
+
+mod check;
+mod emit;
+mod eval;
+mod print;
+mod tensor;
+
+pub(crate) use emit::Convention;
+pub(crate) use tensor::same_dtype;
+
+use crate::ops::Op;
+use crate::{Result, Shape};
+
+/// A variable of a [`Function`]: a parameter, or an output of an equation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Var(pub(crate) u32);
+
+impl Var {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One step of a [`Function`]: an operator applied to variables, defining new ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Equation {
+    pub(crate) op: Op,
+    pub(crate) inputs: Vec<Var>,
+    pub(crate) outputs: Vec<Var>,
+}
+
+impl Equation {
+    /// The operator's name, such as `dot_general`.
+    pub fn operator(&self) -> &'static str {
+        self.op.rules().name()
+    }
+
+    /// The variables that it reads.
+    pub fn inputs(&self) -> &[Var] {
+        &self.inputs
+    }
+
+    /// The variables that it defines.
+    pub fn outputs(&self) -> &[Var] {
+        &self.outputs
+    }
+}
+
+/// A tensor function: parameters, equations in order, results; all of static shape.
+///
+/// Built with a [`Builder`] or traced from a closure, then transformed, printed (`Display`), evaluated on the
+/// host, or compiled.
+///
+/// ```
+/// use xlann::{Array, DType, Function, Shape};
+///
+/// let vector = Shape::new(DType::F32, [3]);
+/// let f = Function::trace("norm", &[vector], |x| (&x[0] * &x[0])?.reduce_sum(&[0])?.sqrt())?;
+/// assert_eq!(
+///     f.to_string(),
+///     "norm(%0: f32[3]) {
+///   %1: f32[3] = mul %0 %0
+///   %2: f32[] = reduce_sum[dimensions=[0]] %1
+///   %3: f32[] = sqrt %2
+///   return %3
+/// }"
+/// );
+/// let result = f.eval(&[Array::new([3], &[2f32, 3.0, 6.0])?])?;
+/// assert_eq!(result, [Array::scalar(7f32)]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Function {
+    pub(crate) name: String,
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) equations: Vec<Equation>,
+    pub(crate) results: Vec<Var>,
+    /// The shape of each variable, in the order of definition; the variables are its indices.
+    pub(crate) shapes: Vec<Shape>,
+}
+
+/// A parameter of a [`Function`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Parameter {
+    pub(crate) name: String,
+    pub(crate) var: Var,
+}
+
+impl Function {
+    /// The function that `body` computes from parameters of the given shapes.
+    ///
+    /// `body` is called once, with a handle for each parameter, and gives one [`Tensor`], a tuple, an array or
+    /// a `Vec` of them.
+    ///
+    /// # Errors
+    /// Those of `body`, and where it returns a tensor of another function.
+    pub fn trace<R: Results>(
+        name: &str,
+        parameters: &[Shape],
+        body: impl FnOnce(&[Tensor]) -> Result<R>,
+    ) -> Result<Function> {
+        let builder = Builder::new(name);
+        let arguments: Vec<_> =
+            parameters.iter().map(|shape| builder.parameter("", shape.clone())).collect::<Result<_>>()?;
+        let results = body(&arguments)?;
+        builder.finish(results)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The parameters' names, empty where none was given, and shapes.
+    pub fn parameters(&self) -> impl ExactSizeIterator<Item = (&str, &Shape)> {
+        self.parameters.iter().map(|parameter| (parameter.name.as_str(), self.shape(parameter.var)))
+    }
+
+    /// The parameters' shapes.
+    pub fn parameter_shapes(&self) -> Vec<Shape> {
+        self.parameters().map(|(_, shape)| shape.clone()).collect()
+    }
+
+    /// The equations, in order.
+    pub fn equations(&self) -> &[Equation] {
+        &self.equations
+    }
+
+    /// The results.
+    pub fn results(&self) -> &[Var] {
+        &self.results
+    }
+
+    /// The results' shapes.
+    pub fn result_shapes(&self) -> Vec<Shape> {
+        self.results.iter().map(|&var| self.shape(var).clone()).collect()
+    }
+
+    /// The shape of one of its variables.
+    ///
+    /// # Panics
+    /// Where the variable belongs to another, larger function.
+    pub fn shape(&self, var: Var) -> &Shape {
+        &self.shapes[var.index()]
+    }
+
+    /// Interprets the function: `step` gives the values of an equation's outputs from those of its inputs, in
+    /// whatever the values are (arrays, instructions, tensors of another function).
+    ///
+    /// The number of arguments must be that of the parameters.
+    pub(crate) fn interpret<T: Clone>(
+        &self,
+        arguments: impl IntoIterator<Item = T>,
+        mut step: impl FnMut(&Equation, &[T]) -> Result<Vec<T>>,
+    ) -> Result<Vec<T>> {
+        let mut values: Vec<Option<T>> = vec![None; self.shapes.len()];
+        for (parameter, argument) in self.parameters.iter().zip(arguments) {
+            values[parameter.var.index()] = Some(argument);
+        }
+        let read = |values: &[Option<T>], vars: &[Var]| -> Result<Vec<T>> {
+            vars.iter()
+                .map(|var| {
+                    let value = values.get(var.index()).cloned().flatten();
+                    value.ok_or_else(|| self.invalid(format!("%{} is read before it is defined", var.0)))
+                })
+                .collect()
+        };
+        for equation in &self.equations {
+            let outputs = step(equation, &read(&values, &equation.inputs)?)?;
+            if outputs.len() != equation.outputs.len() {
+                let (expected, got) = (equation.outputs.len(), outputs.len());
+                return Err(
+                    self.invalid(format!("{} gives {got} values for {expected}", equation.operator()))
+                );
+            }
+            for (var, output) in equation.outputs.iter().zip(outputs) {
+                values[var.index()] = Some(output);
+            }
+        }
+        read(&values, &self.results)
+    }
+}

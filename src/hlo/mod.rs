@@ -1,0 +1,54 @@
+//! HLO modules: their messages, a builder, and their text.
+
+pub use proto::HloModuleProto;
+
+mod builder;
+mod print;
+pub mod proto;
+
+pub(crate) use builder::{Builder, Computation, Value};
+pub(crate) use proto::HloInstructionProto as Instruction;
+
+use crate::{DType, Shape};
+
+/// The number of a dtype in XLA's `PrimitiveType`, and the dtype of such a number.
+const PRIMITIVE_TYPES: [(DType, i32); 13] = [
+    (DType::Pred, 1),
+    (DType::S8, 2),
+    (DType::S16, 3),
+    (DType::S32, 4),
+    (DType::S64, 5),
+    (DType::U8, 6),
+    (DType::U16, 7),
+    (DType::U32, 8),
+    (DType::U64, 9),
+    (DType::F16, 10),
+    (DType::F32, 11),
+    (DType::F64, 12),
+    (DType::BF16, 16),
+];
+
+/// XLA's `PrimitiveType` of a tuple.
+const TUPLE: i32 = 13;
+
+impl From<&Shape> for proto::ShapeProto {
+    fn from(shape: &Shape) -> proto::ShapeProto {
+        let element_type = PRIMITIVE_TYPES
+            .iter()
+            .find(|(dtype, _)| *dtype == shape.dtype())
+            .map_or(0, |&(_, number)| number);
+        proto::ShapeProto {
+            element_type,
+            dimensions: shape.dims().iter().map(|&dim| dim as i64).collect(),
+            tuple_shapes: Vec::new(),
+            layout: Some(proto::LayoutProto { minor_to_major: (0..shape.rank() as i64).rev().collect() }),
+            is_dynamic_dimension: vec![false; shape.rank()],
+        }
+    }
+}
+
+impl proto::ShapeProto {
+    fn tuple(shapes: Vec<proto::ShapeProto>) -> proto::ShapeProto {
+        proto::ShapeProto { element_type: TUPLE, tuple_shapes: shapes, ..Default::default() }
+    }
+}

@@ -1,0 +1,261 @@
+//! Elementwise operators of two operands.
+
+use crate::graph::{Operand, Tensor, same_dtype};
+use crate::hlo;
+use crate::ops::{Operator, arity};
+use crate::{Array, DType, Error, Result, Shape};
+
+/// An elementwise operator of two operands of equal shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binary {
+    Add,
+    And,
+    Atan2,
+    Div,
+    Max,
+    Min,
+    Mul,
+    Or,
+    Pow,
+    Rem,
+    ShiftLeft,
+    ShiftRightArithmetic,
+    ShiftRightLogical,
+    Sub,
+    Xor,
+}
+
+/// Which dtypes an operator takes.
+#[derive(PartialEq)]
+enum Domain {
+    Floats,
+    Numbers,
+    /// Numbers and pred.
+    Any,
+    /// Pred and integers.
+    Bits,
+    Integers,
+}
+
+impl Binary {
+    /// The name, the HLO opcode and the domain.
+    fn facts(self) -> (&'static str, &'static str, Domain) {
+        match self {
+            Binary::Add => ("add", "add", Domain::Numbers),
+            Binary::And => ("and", "and", Domain::Bits),
+            Binary::Atan2 => ("atan2", "atan2", Domain::Floats),
+            Binary::Div => ("div", "divide", Domain::Numbers),
+            Binary::Max => ("max", "maximum", Domain::Any),
+            Binary::Min => ("min", "minimum", Domain::Any),
+            Binary::Mul => ("mul", "multiply", Domain::Numbers),
+            Binary::Or => ("or", "or", Domain::Bits),
+            Binary::Pow => ("pow", "power", Domain::Numbers),
+            Binary::Rem => ("rem", "remainder", Domain::Numbers),
+            Binary::ShiftLeft => ("shift_left", "shift-left", Domain::Integers),
+            Binary::ShiftRightArithmetic => {
+                ("shift_right_arithmetic", "shift-right-arithmetic", Domain::Integers)
+            }
+            Binary::ShiftRightLogical => ("shift_right_logical", "shift-right-logical", Domain::Integers),
+            Binary::Sub => ("sub", "subtract", Domain::Numbers),
+            Binary::Xor => ("xor", "xor", Domain::Bits),
+        }
+    }
+
+    pub(crate) fn float(self, x: f64, y: f64) -> f64 {
+        match self {
+            Binary::Add => x + y,
+            Binary::Atan2 => x.atan2(y),
+            Binary::Div => x / y,
+            // A NaN wins, unlike in f64::max; 0.0 is above -0.0.
+            Binary::Max if x.is_nan() || y.is_nan() => f64::NAN,
+            Binary::Max => if x.total_cmp(&y).is_ge() { x } else { y },
+            Binary::Min if x.is_nan() || y.is_nan() => f64::NAN,
+            Binary::Min => if x.total_cmp(&y).is_le() { x } else { y },
+            Binary::Mul => x * y,
+            Binary::Pow => x.powf(y),
+            Binary::Rem => x % y,
+            Binary::Sub => x - y,
+            _ => unreachable!("its domain has no floats"),
+        }
+    }
+
+    pub(crate) fn integer(self, x: i128, y: i128, dtype: DType) -> i128 {
+        let bits = dtype.size() as u32 * 8;
+        let shift = u32::try_from(y).ok().filter(|&shift| shift < bits);
+        match self {
+            Binary::Add => x + y,
+            Binary::And => x & y,
+            // XLA defines these where the processor does not: x / 0 = -1, x % 0 = x.
+            Binary::Div => if y == 0 { -1 } else { x / y },
+            Binary::Max => x.max(y),
+            Binary::Min => x.min(y),
+            Binary::Mul => x.wrapping_mul(y),
+            Binary::Or => x | y,
+            Binary::Pow => integer_power(x, y),
+            Binary::Rem => if y == 0 { x } else { x % y },
+            Binary::ShiftLeft => shift.map_or(0, |shift| x << shift),
+            Binary::ShiftRightArithmetic => {
+                // Unsigned operands are read as signed ones of the same bits.
+                let signed = x << (128 - bits) >> (128 - bits);
+                signed >> shift.unwrap_or(bits - 1)
+            }
+            Binary::ShiftRightLogical => {
+                let unsigned = x & ((1 << bits) - 1);
+                shift.map_or(0, |shift| unsigned >> shift)
+            }
+            Binary::Sub => x - y,
+            Binary::Xor => x ^ y,
+            Binary::Atan2 => unreachable!("its domain has no integers"),
+        }
+    }
+}
+
+/// `x^y` modulo 2^128; a negative power is the integer part of the fraction, and of 0 it is 0, as XLA's.
+fn integer_power(x: i128, y: i128) -> i128 {
+    match (x, y) {
+        (1, _) => 1,
+        (-1, _) => if y % 2 == 0 { 1 } else { -1 },
+        (_, ..=-1) => 0,
+        (x, y) => {
+            let (mut base, mut exponent, mut power) = (x, y, 1i128);
+            while exponent > 0 {
+                if exponent & 1 == 1 {
+                    power = power.wrapping_mul(base);
+                }
+                base = base.wrapping_mul(base);
+                exponent >>= 1;
+            }
+            power
+        }
+    }
+}
+
+impl Operator for Binary {
+    fn name(&self) -> &'static str {
+        self.facts().0
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let (name, _, domain) = self.facts();
+        let [lhs, rhs] = arity(name, inputs)?;
+        same_dtype(name, "rhs", &rhs, &lhs)?;
+        if lhs.dims() != rhs.dims() {
+            return Err(Error::argument(name, "rhs", format!("of shape {lhs}, as lhs"), &rhs));
+        }
+        let dtype = lhs.dtype();
+        let (allowed, expected) = match domain {
+            Domain::Floats => (dtype.is_float(), "floating"),
+            Domain::Numbers => (dtype != DType::Pred, "a number"),
+            Domain::Any => (true, ""),
+            Domain::Bits => (!dtype.is_float(), "pred or an integer"),
+            Domain::Integers => (dtype.is_integer(), "an integer"),
+        };
+        if !allowed {
+            return Err(Error::argument(name, "operands' dtype", expected, dtype));
+        }
+        Ok(vec![lhs])
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let shape = inputs[0].shape();
+        let output = if shape.dtype().is_float() {
+            let pairs = inputs[0].to_f64().into_iter().zip(inputs[1].to_f64());
+            Array::from_f64(shape.clone(), &pairs.map(|(x, y)| self.float(x, y)).collect::<Vec<_>>())?
+        } else {
+            let pairs = inputs[0].to_i128().into_iter().zip(inputs[1].to_i128());
+            let values: Vec<_> = pairs.map(|(x, y)| self.integer(x, y, shape.dtype())).collect();
+            Array::from_i128(shape.clone(), &values)?
+        };
+        Ok(vec![output])
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        Ok(vec![module.add(self.facts().1, inputs[0].shape(), &[&inputs[0], &inputs[1]])])
+    }
+}
+
+impl Tensor {
+    fn binary(&self, operator: Binary, rhs: impl Operand) -> Result<Tensor> {
+        let rhs = rhs.tensor(self)?;
+        let (lhs, rhs) = self.broadcast_with(operator.name(), &rhs)?;
+        self.builder().push_one(operator, &[&lhs, &rhs])
+    }
+}
+
+macro_rules! binary_methods {
+    ($($(#[$doc:meta])* $method:ident => $operator:ident;)*) => {
+        impl Tensor {
+            $($(#[$doc])*
+            ///
+            /// # Errors
+            /// Where the operands do not broadcast, differ in dtype, or are of a dtype that it does not take.
+            pub fn $method(&self, rhs: impl Operand) -> Result<Tensor> {
+                self.binary(Binary::$operator, rhs)
+            })*
+        }
+    };
+}
+
+binary_methods! {
+    /// The angle of the points (`rhs`, `self`), in radians.
+    atan2 => Atan2;
+    /// The larger operand; NaN where one is.
+    maximum => Max;
+    /// The smaller operand; NaN where one is.
+    minimum => Min;
+    /// `self` to the power of `rhs`.
+    pow => Pow;
+    /// Integers shifted left; 0 where `rhs` is not below their width.
+    shift_left => ShiftLeft;
+    /// Integers shifted right, filled with the sign bit.
+    shift_right_arithmetic => ShiftRightArithmetic;
+    /// Integers shifted right, filled with zeros.
+    shift_right_logical => ShiftRightLogical;
+}
+
+macro_rules! binary_operators {
+    ($($trait:ident $method:ident => $operator:ident;)*) => {$(
+        impl<R: Operand> std::ops::$trait<R> for &Tensor {
+            type Output = Result<Tensor>;
+
+            fn $method(self, rhs: R) -> Result<Tensor> {
+                self.binary(Binary::$operator, rhs)
+            }
+        }
+
+        impl<R: Operand> std::ops::$trait<R> for Tensor {
+            type Output = Result<Tensor>;
+
+            fn $method(self, rhs: R) -> Result<Tensor> {
+                self.binary(Binary::$operator, rhs)
+            }
+        }
+    )*};
+}
+
+binary_operators! {
+    Add add => Add;
+    Sub sub => Sub;
+    Mul mul => Mul;
+    Div div => Div;
+    Rem rem => Rem;
+    BitAnd bitand => And;
+    BitOr bitor => Or;
+    BitXor bitxor => Xor;
+}
+
+macro_rules! number_lhs {
+    ($($number:ty),*) => {$(
+        number_lhs!($number: Add add, Sub sub, Mul mul, Div div);
+    )*};
+    ($number:ty: $($trait:ident $method:ident),*) => {$(
+        impl std::ops::$trait<&Tensor> for $number {
+            type Output = Result<Tensor>;
+
+            fn $method(self, rhs: &Tensor) -> Result<Tensor> {
+                std::ops::$trait::$method(self.tensor(rhs)?, rhs)
+            }
+        }
+    )*};
+}
+number_lhs!(i32, f32, f64);
