@@ -5,6 +5,7 @@ pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
 pub use shape::Shape;
 
+pub mod ann;
 mod array;
 mod dtype;
 mod error;
