@@ -7,6 +7,7 @@ pub use shape::Shape;
 
 pub mod ann;
 mod array;
+pub mod data;
 mod dtype;
 mod error;
 mod shape;
