@@ -163,6 +163,12 @@ pub fn expected_recall_limit(k: usize, buckets: usize) -> Result<f64> {
 /// It is that of arXiv 2206.14286 and counts every true neighbour that shares its bucket as lost, where one of
 /// them is in fact kept.
 ///
+/// ```
+/// let bound = xlann::ann::recall::recall_lower_bound(100, 16384)?;
+/// assert!((bound - 0.994).abs() < 1e-4);
+/// # Ok::<(), xlann::Error>(())
+/// ```
+///
 /// # Errors
 /// Where `k` or `buckets` is 0.
 pub fn recall_lower_bound(k: usize, buckets: usize) -> Result<f64> {

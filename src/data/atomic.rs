@@ -1,6 +1,6 @@
 //! Files that appear whole or not at all.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
@@ -23,12 +23,15 @@ pub(super) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> 
         ));
     }
     let folder = folder_of(&path);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".xlann-").suffix(".part");
-    // Temporary files are for their owner only by default; this one becomes an ordinary file, as the umask has it.
-    #[cfg(unix)]
-    builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
-    let temporary = builder.tempfile_in(&folder).map_err(|error| io(&path, error))?;
+    // Tempfile's own way of opening makes files for their owner only, and wraps errors to name the temporary file.
+    let mut problem = None;
+    let opened = tempfile::Builder::new().prefix(".xlann-").suffix(".part").make_in(&folder, |path| {
+        let file = File::create_new(path);
+        problem = file.as_ref().err().and_then(std::io::Error::raw_os_error);
+        file
+    });
+    let temporary =
+        opened.map_err(|error| io(&path, problem.map_or(error, std::io::Error::from_raw_os_error)))?;
     let mut writer = BufWriter::with_capacity(1 << 16, temporary.as_file());
     content(&mut writer)?;
     writer.into_inner().map_err(|error| io(&path, error.into_error()))?;
@@ -44,8 +47,6 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// An [`Error::Io`] at the file itself: an error of tempfile names the temporary one as well.
-fn io(path: &Path, error: std::io::Error) -> Error {
-    let source = error.raw_os_error().map_or(error, std::io::Error::from_raw_os_error);
+fn io(path: &Path, source: std::io::Error) -> Error {
     Error::Io { path: path.into(), source }
 }

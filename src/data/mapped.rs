@@ -12,6 +12,14 @@ use crate::{Array, Error, Result, Shape};
 ///
 /// Cloning shares the elements; the file stays mapped until the last clone is dropped. See
 /// [`open`](crate::data::open) for what may not be done to the file until then.
+///
+/// ```
+/// use xlann::{Array, data::MappedArray};
+/// let array = MappedArray::from(Array::new([2], &[1i32, 2])?);
+/// assert_eq!(array.shape().to_string(), "s32[2]");
+/// assert_eq!(array.as_bytes().len(), 8);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct MappedArray {
     shape: Shape,

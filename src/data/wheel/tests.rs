@@ -76,6 +76,9 @@ fn pips_last_error_is_told() {
     let body = "echo 'ERROR: first' >&2; echo 'ERROR: no matching distribution' >&2; echo >&2; exit 1";
     assert_eq!(registry.problem(body), "no matching distribution");
     assert_eq!(registry.problem("echo 'Traceback'; echo 'KeyError: 3' >&2; exit 2"), "KeyError: 3");
+    let exception =
+        "echo 'ERROR: Exception:' >&2; echo 'Traceback' >&2; echo 'OSError: disk full' >&2; exit 2";
+    assert_eq!(registry.problem(exception), "OSError: disk full");
     assert_eq!(registry.problem("exit 3"), "exit status: 3");
     let refused = "echo \"WARNING: Retrying (Retry(total=0)) after connection broken by 'refused': /x\" >&2; \
                    echo 'ERROR: none' >&2; exit 1";
