@@ -6,7 +6,9 @@ pub use error::{Error, PjrtCode, Result};
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
 pub use shape::Shape;
 
+pub mod ann;
 mod array;
+pub mod data;
 mod dtype;
 mod error;
 pub mod graph;

@@ -1,0 +1,3 @@
+//! Nearest neighbour search: what it is measured by.
+
+pub mod recall;

