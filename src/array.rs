@@ -81,7 +81,10 @@ impl Array {
     }
 
     /// As [`filled`](Array::filled), with a `fill` that can fail.
-    pub(crate) fn try_filled<E>(shape: Shape, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Array, E> {
+    pub(crate) fn try_filled<E>(
+        shape: Shape,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Array, E> {
         let size = shape.byte_count();
         let mut blocks: Arc<[Block]> = std::iter::repeat_n(Block([0; 64]), size.div_ceil(64)).collect();
         if let Some(blocks) = Arc::get_mut(&mut blocks) {
@@ -338,7 +341,10 @@ mod tests {
 
     #[test]
     fn printing_shows_the_nesting() {
-        assert_eq!(Array::new([2, 1, 2], &[1, 2, 3, 4]).unwrap().to_string(), "s32[2,1,2] [[[1, 2]], [[3, 4]]]");
+        assert_eq!(
+            Array::new([2, 1, 2], &[1, 2, 3, 4]).unwrap().to_string(),
+            "s32[2,1,2] [[[1, 2]], [[3, 4]]]"
+        );
         assert_eq!(Array::new([0, 2], &[0f32; 0]).unwrap().to_string(), "f32[0,2] []");
         assert_eq!(Array::scalar(true).to_string(), "pred[] true");
         assert!(Array::new([40], &[0u8; 40]).unwrap().to_string().ends_with(", ...}"));

@@ -101,7 +101,12 @@ impl std::str::FromStr for DType {
     fn from_str(text: &str) -> crate::Result<DType> {
         DType::ALL.into_iter().find(|dtype| dtype.name() == text).ok_or_else(|| {
             let names: Vec<_> = DType::ALL.iter().map(|dtype| dtype.name()).collect();
-            crate::Error::argument("dtype", "name", format!("one of {}", names.join(", ")), format!("{text:?}"))
+            crate::Error::argument(
+                "dtype",
+                "name",
+                format!("one of {}", names.join(", ")),
+                format!("{text:?}"),
+            )
         })
     }
 }

@@ -5,6 +5,8 @@ pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
 pub use shape::Shape;
 
+pub mod pjrt;
+
 mod array;
 mod dtype;
 mod error;
