@@ -289,6 +289,16 @@ structs! {
         dst: *mut c_void, dst_size: usize, event: *mut PJRT_Event,
     }
 
+    PJRT_Buffer_IsOnCpu_Args { extension_start: Extensions, buffer: *mut PJRT_Buffer, is_on_cpu: bool }
+    PJRT_Buffer_GetMemoryLayout_Args {
+        extension_start: Extensions, buffer: *mut PJRT_Buffer, layout: PJRT_Buffer_MemoryLayout,
+    }
+    PJRT_Buffer_IncreaseExternalReferenceCount_Args { extension_start: Extensions, buffer: *mut PJRT_Buffer }
+    PJRT_Buffer_DecreaseExternalReferenceCount_Args { extension_start: Extensions, buffer: *mut PJRT_Buffer }
+    PJRT_Buffer_OpaqueDeviceMemoryDataPointer_Args {
+        extension_start: Extensions, buffer: *mut PJRT_Buffer, device_memory_ptr: *mut c_void,
+    }
+
     PJRT_FFI_Register_Handler_Args {
         target_name: *const c_char, target_name_size: usize, handler: *mut c_void,
         platform_name: *const c_char, platform_name_size: usize, traits: u32,
@@ -335,6 +345,11 @@ calls! {
     PJRT_Buffer_IsDeleted(PJRT_Buffer_IsDeleted_Args),
     PJRT_Buffer_ReadyEvent(PJRT_Buffer_ReadyEvent_Args),
     PJRT_Buffer_ToHostBuffer(PJRT_Buffer_ToHostBuffer_Args),
+    PJRT_Buffer_IsOnCpu(PJRT_Buffer_IsOnCpu_Args),
+    PJRT_Buffer_GetMemoryLayout(PJRT_Buffer_GetMemoryLayout_Args),
+    PJRT_Buffer_IncreaseExternalReferenceCount(PJRT_Buffer_IncreaseExternalReferenceCount_Args),
+    PJRT_Buffer_DecreaseExternalReferenceCount(PJRT_Buffer_DecreaseExternalReferenceCount_Args),
+    PJRT_Buffer_OpaqueDeviceMemoryDataPointer(PJRT_Buffer_OpaqueDeviceMemoryDataPointer_Args),
 }
 
 /// What a [`PJRT_NamedValue`] holds, by its type.
@@ -488,7 +503,7 @@ api! {
     PJRT_Buffer_Dimensions: Unused,
     PJRT_Buffer_UnpaddedDimensions: Unused,
     PJRT_Buffer_DynamicDimensionIndices: Unused,
-    PJRT_Buffer_GetMemoryLayout: Unused,
+    PJRT_Buffer_GetMemoryLayout: Function<PJRT_Buffer_GetMemoryLayout_Args>,
     PJRT_Buffer_OnDeviceSizeInBytes: Unused,
     PJRT_Buffer_Device: Unused,
     PJRT_Buffer_Memory: Unused,
@@ -496,12 +511,12 @@ api! {
     PJRT_Buffer_IsDeleted: Function<PJRT_Buffer_IsDeleted_Args>,
     PJRT_Buffer_CopyToDevice: Unused,
     PJRT_Buffer_ToHostBuffer: Function<PJRT_Buffer_ToHostBuffer_Args>,
-    PJRT_Buffer_IsOnCpu: Unused,
+    PJRT_Buffer_IsOnCpu: Function<PJRT_Buffer_IsOnCpu_Args>,
     PJRT_Buffer_ReadyEvent: Function<PJRT_Buffer_ReadyEvent_Args>,
     PJRT_Buffer_UnsafePointer: Unused,
-    PJRT_Buffer_IncreaseExternalReferenceCount: Unused,
-    PJRT_Buffer_DecreaseExternalReferenceCount: Unused,
-    PJRT_Buffer_OpaqueDeviceMemoryDataPointer: Unused,
+    PJRT_Buffer_IncreaseExternalReferenceCount: Function<PJRT_Buffer_IncreaseExternalReferenceCount_Args>,
+    PJRT_Buffer_DecreaseExternalReferenceCount: Function<PJRT_Buffer_DecreaseExternalReferenceCount_Args>,
+    PJRT_Buffer_OpaqueDeviceMemoryDataPointer: Function<PJRT_Buffer_OpaqueDeviceMemoryDataPointer_Args>,
     PJRT_CopyToDeviceStream_Destroy: Unused,
     PJRT_CopyToDeviceStream_AddChunk: Unused,
     PJRT_CopyToDeviceStream_TotalBytes: Unused,

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 
 use super::abi::*;
-use super::api::with_slots;
+use super::api::{slice, with_slots};
 use super::client::{Client, Device};
 use super::event::Event;
 use crate::{Array, Error, PjrtCode, Result, Shape};
@@ -65,6 +65,9 @@ impl Buffer {
             let expected = format!("{expected} bytes for {}", self.shape);
             return Err(Error::argument("buffer", "target", expected, format!("{} bytes", target.len())));
         }
+        if self.copy_in_place(target)? {
+            return Ok(());
+        }
         with_slots(self.shape.rank(), 0i64, |minor_to_major| {
             for (slot, axis) in minor_to_major.iter_mut().zip((0..self.shape.rank() as i64).rev()) {
                 *slot = axis;
@@ -93,6 +96,71 @@ impl Buffer {
             };
             copied.map_or(Ok(()), |copied| copied.wait())
         })
+    }
+
+    /// Copies the elements, where they stand in row-major order in host memory, without a detour through the
+    /// plugin's threads, which is most of the time that a small buffer takes; else returns false.
+    fn copy_in_place(&self, target: &mut [u8]) -> Result<bool> {
+        let (api, buffer) = (self.client.api(), self.raw);
+        let mut on_cpu = PJRT_Buffer_IsOnCpu_Args { buffer, ..PJRT_Buffer_IsOnCpu_Args::new() };
+        // SAFETY: the buffer is alive.
+        let known = unsafe { api.call(&mut on_cpu) };
+        if known.is_err() || !on_cpu.is_on_cpu {
+            return Ok(false);
+        }
+        self.ready()?.wait()?;
+        if !self.is_row_major() {
+            return Ok(false);
+        }
+        let mut increase = PJRT_Buffer_IncreaseExternalReferenceCount_Args {
+            buffer,
+            ..PJRT_Buffer_IncreaseExternalReferenceCount_Args::new()
+        };
+        // SAFETY: the buffer is alive.
+        if unsafe { api.call(&mut increase) }.is_err() {
+            return Ok(false);
+        }
+        let mut pointer = PJRT_Buffer_OpaqueDeviceMemoryDataPointer_Args {
+            buffer,
+            ..PJRT_Buffer_OpaqueDeviceMemoryDataPointer_Args::new()
+        };
+        // SAFETY: the buffer is alive.
+        let pointed = unsafe { api.call(&mut pointer) };
+        let copied = pointed.is_ok() && (target.is_empty() || !pointer.device_memory_ptr.is_null());
+        if copied && !target.is_empty() {
+            let source = pointer.device_memory_ptr.cast_const().cast::<u8>();
+            // SAFETY: the buffer is computed, holds as many bytes as the target, which `to_host` checked, and is
+            // not freed, by another thread's delete, while the external reference is held.
+            unsafe { std::ptr::copy_nonoverlapping(source, target.as_mut_ptr(), target.len()) };
+        }
+        let mut decrease = PJRT_Buffer_DecreaseExternalReferenceCount_Args {
+            buffer,
+            ..PJRT_Buffer_DecreaseExternalReferenceCount_Args::new()
+        };
+        // SAFETY: the buffer is alive, and the reference is ours.
+        unsafe { api.call(&mut decrease)? };
+        Ok(copied)
+    }
+
+    /// Whether its elements are known to stand in row-major order, without tiles.
+    fn is_row_major(&self) -> bool {
+        let rank = self.shape.rank();
+        if rank < 2 {
+            return true;
+        }
+        let mut args =
+            PJRT_Buffer_GetMemoryLayout_Args { buffer: self.raw, ..PJRT_Buffer_GetMemoryLayout_Args::new() };
+        // SAFETY: the buffer is alive, and the layout as long as it.
+        let minor_to_major = unsafe {
+            if self.client.api().call(&mut args).is_err() {
+                return false;
+            }
+            if args.layout.r#type != PJRT_Buffer_MemoryLayout_Type_Tiled || args.layout.tiled.num_tiles > 0 {
+                return false;
+            }
+            slice(args.layout.tiled.minor_to_major, args.layout.tiled.minor_to_major_size)
+        };
+        minor_to_major.iter().copied().eq((0..rank as i64).rev())
     }
 
     /// Frees its memory now, or when no program needs it any more. Reading it or running a program with it is an
