@@ -404,10 +404,8 @@ constants! {
     PJRT_Buffer_Type_F32 = 11,
     PJRT_Buffer_Type_F64 = 12,
     PJRT_Buffer_Type_BF16 = 13,
-    PJRT_HostBufferSemantics_kImmutableOnlyDuringCall = 0,
     PJRT_HostBufferSemantics_kImmutableZeroCopy = 2,
     PJRT_Buffer_MemoryLayout_Type_Tiled = 0,
-    PJRT_Error_Code_UNIMPLEMENTED = 12,
 }
 
 /// Defines the table of functions.

@@ -36,10 +36,6 @@ unsafe impl Sync for Inner {}
 /// Bytes in host memory that a buffer may read in place.
 pub type HostMemory = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// Up to this many bytes, the plugin copies an array while it makes a buffer of it: by measurement, that is
-/// faster than keeping the array alive.
-const COPIED: usize = 16 << 10;
-
 impl Client {
     /// A client with the given creation options, whose names are the plugin's, such as `cpu_device_count`.
     ///
@@ -154,16 +150,15 @@ impl Client {
 
     /// A buffer on `device` with an array's elements.
     ///
-    /// A large array is shared with the buffer, and on CPU not copied.
+    /// On CPU the elements are not copied: the buffer shares them with the array, which is faster than a copy even
+    /// for a scalar.
     ///
     /// # Errors
     /// Where the device is not this client's or has no room.
     pub fn buffer_from_array(&self, array: &Array, device: &Device) -> Result<Buffer> {
         let device = self.index(device)?;
-        let bytes = array.as_bytes();
-        let keep = (bytes.len() > COPIED).then(|| array.clone());
         // SAFETY: an array's elements stay where they are and as they are while a clone of it lives.
-        unsafe { self.upload(array.shape().clone(), bytes, keep, device) }
+        unsafe { self.upload(array.shape().clone(), array.as_bytes(), array.clone(), device) }
     }
 
     /// A buffer on `device` with the elements that stand in `memory`, in row-major order and this machine's byte
@@ -185,18 +180,18 @@ impl Client {
         }
         // SAFETY: the bytes are borrowed from what `memory` holds, and stay so while a clone of it lives: to
         // change or move them, its owner would need exclusive access, which nothing has while it is shared.
-        unsafe { self.upload(shape, bytes, Some(memory.clone()), device) }
+        unsafe { self.upload(shape, bytes, memory.clone(), device) }
     }
 
-    /// Makes a buffer; where `keep` is given, the plugin may read `bytes` in place until `keep` is dropped.
+    /// Makes a buffer; the plugin may read `bytes` in place until it drops `keep`.
     ///
     /// # Safety
-    /// `bytes` must be the shape's elements, and stay unchanged while a clone of `keep`, if given, lives.
+    /// `bytes` must be the shape's elements, and stay unchanged while a clone of `keep` lives.
     unsafe fn upload<K: Clone + Send + 'static>(
         &self,
         shape: Shape,
         bytes: &[u8],
-        keep: Option<K>,
+        keep: K,
         device: usize,
     ) -> Result<Buffer> {
         let args = with_slots(shape.rank(), 0i64, |dims| {
@@ -209,21 +204,17 @@ impl Client {
                 r#type: element_type(shape.dtype()),
                 dims: dims.as_ptr(),
                 num_dims: dims.len(),
-                host_buffer_semantics: match keep {
-                    Some(_) => PJRT_HostBufferSemantics_kImmutableZeroCopy,
-                    None => PJRT_HostBufferSemantics_kImmutableOnlyDuringCall,
-                },
+                host_buffer_semantics: PJRT_HostBufferSemantics_kImmutableZeroCopy,
                 device: self.inner.devices[device].raw,
                 ..PJRT_Client_BufferFromHostBuffer_Args::new()
             };
-            // SAFETY: client and device are alive, dims during the call, the bytes as long as the semantics ask.
+            // SAFETY: client and device are alive, dims during the call, and the bytes until the event below.
             unsafe { self.api().call(&mut args).map(|()| args) }
         })?;
         // SAFETY: the event is new and ours.
         let done = unsafe { Event::new(self.api(), args.done_with_host_buffer) };
         // SAFETY: the buffer is new, ours, and on this device.
         let buffer = unsafe { Buffer::new(self.clone(), args.buffer, shape, device) };
-        let Some(keep) = keep else { return Ok(buffer) };
         let kept = keep.clone();
         let registered = match done {
             Some(done) => done.on_ready(move |_| drop(kept)),
@@ -251,6 +242,11 @@ impl Client {
 
     pub(super) fn device_index(&self, device: *mut PJRT_Device) -> Option<usize> {
         self.inner.devices.iter().position(|known| known.raw == device)
+    }
+
+    /// Whether the devices' memory is that of the host: then no plugin counts it.
+    pub(super) fn is_in_host_memory(&self) -> bool {
+        self.devices().iter().all(|device| device.memory_stats().is_err())
     }
 
     pub(super) fn api(&self) -> &'static Api {

@@ -8,7 +8,7 @@ use super::api::{Api, slice, with_slots};
 use super::buffer::Buffer;
 use super::client::Client;
 use super::compiled::Compiled;
-use crate::{Array, Error, Result, Shape};
+use crate::{Array, Error, PjrtCode, Result, Shape};
 
 /// What a program takes and gives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +39,12 @@ pub(super) struct Loaded {
     devices: Vec<usize>,
     /// The position of every argument: callers keep their buffers.
     non_donatable: Vec<i64>,
+    /// The bytes that a run allocates in host memory, where those are many.
+    large: Option<u64>,
 }
+
+/// From this many bytes on, a run in host memory is checked against what the machine has left.
+const LARGE: u64 = 1 << 30;
 
 // SAFETY: PJRT executables may be used from any thread.
 unsafe impl Send for Loaded {}
@@ -98,8 +103,13 @@ impl Loaded {
             ));
         }
         std::mem::forget(guard);
+        let needed = compiled.memory().map_or(0, |memory| {
+            let results = memory.results.saturating_sub(memory.aliased);
+            results.saturating_add(memory.temporaries).max(0) as u64
+        });
+        let large = (client.is_in_host_memory() && needed >= LARGE).then_some(needed);
         let non_donatable = (0..signature.parameters.len() as i64).collect();
-        Ok(Loaded { api, raw, compiled, signature, devices, non_donatable })
+        Ok(Loaded { api, raw, compiled, signature, devices, non_donatable, large })
     }
 }
 
@@ -117,6 +127,16 @@ impl Drop for Loaded {
         // SAFETY: the executable is alive and ours.
         unsafe { destroy(self.api, self.raw) };
     }
+}
+
+/// The bytes that Linux says new allocations can have, swap included; `None` where it does not say.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    Some((field("MemAvailable:")? + field("SwapFree:").unwrap_or(0)) << 10)
 }
 
 impl Executable {
@@ -144,9 +164,10 @@ impl Executable {
     ///
     /// # Errors
     /// Where arguments are too many or too few, of other shapes than the parameters, deleted, or another client's
-    /// or device's; where the executable is one for several devices; and those of the plugin.
+    /// or device's; where the executable is one for several devices; and those of the plugin. On CPU, a run that
+    /// needs more memory than the machine has left is refused as [`PjrtCode::ResourceExhausted`].
     pub fn run(&self, arguments: &[&Buffer]) -> Result<Vec<Buffer>> {
-        let Loaded { signature, non_donatable, .. } = &*self.loaded;
+        let Loaded { signature, non_donatable, large, .. } = &*self.loaded;
         let device = self.device()?;
         if arguments.len() != signature.parameters.len() {
             return Err(self.argument_count(arguments.len()));
@@ -164,6 +185,17 @@ impl Executable {
                     },
                 ));
             }
+        }
+        if let Some(needed) = *large
+            && let Some(available) = available_memory()
+            && needed > available
+        {
+            // The system would grant the memory and end the process when it is written.
+            return Err(Error::Pjrt {
+                call: PJRT_LoadedExecutable_Execute_Args::CALL,
+                code: PjrtCode::ResourceExhausted,
+                message: format!("{} needs {needed} bytes, of which {available} are left", signature.name),
+            });
         }
         let mut options = PJRT_ExecuteOptions {
             non_donatable_input_indices: non_donatable.as_ptr(),
