@@ -14,4 +14,5 @@ mod error;
 pub mod graph;
 pub mod hlo;
 mod ops;
+pub mod pjrt;
 mod shape;

@@ -1,0 +1,171 @@
+//! What is compiled, with which options, and the cache of what was.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use prost::Message;
+
+use super::executable::{Loaded, Signature};
+use crate::Result;
+
+/// A program in one of the forms that plugins compile.
+#[derive(Clone, Copy, Debug)]
+pub enum Program<'a> {
+    /// A serialized `HloModuleProto`.
+    Hlo(&'a [u8]),
+    /// A StableHLO module as text.
+    StableHlo(&'a str),
+}
+
+/// On how many devices a program runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompileOptions {
+    /// How many copies of the program run, each with its own arguments.
+    pub num_replicas: usize,
+    /// Over how many devices each copy is partitioned.
+    pub num_partitions: usize,
+}
+
+impl Default for CompileOptions {
+    /// One device.
+    fn default() -> CompileOptions {
+        CompileOptions { num_replicas: 1, num_partitions: 1 }
+    }
+}
+
+impl CompileOptions {
+    /// The options as a serialized `CompileOptionsProto`.
+    pub(super) fn to_proto(&self) -> Vec<u8> {
+        CompileOptionsProto {
+            executable_build_options: Some(ExecutableBuildOptionsProto {
+                device_ordinal: -1,
+                num_replicas: self.num_replicas as i64,
+                num_partitions: self.num_partitions as i64,
+                use_spmd_partitioning: self.num_partitions > 1,
+            }),
+        }
+        .encode_to_vec()
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CompileOptionsProto {
+    #[prost(message, optional, tag = "3")]
+    executable_build_options: Option<ExecutableBuildOptionsProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ExecutableBuildOptionsProto {
+    /// -1 stands for not set.
+    #[prost(int64, tag = "1")]
+    device_ordinal: i64,
+    #[prost(int64, tag = "4")]
+    num_replicas: i64,
+    #[prost(int64, tag = "5")]
+    num_partitions: i64,
+    #[prost(bool, tag = "6")]
+    use_spmd_partitioning: bool,
+}
+
+/// How many executables a client's cache holds.
+const CAPACITY: usize = 64;
+
+/// All that a compilation depends on.
+pub(super) struct Key {
+    hash: u64,
+    format: &'static str,
+    program: Vec<u8>,
+    signature: Signature,
+    options: CompileOptions,
+}
+
+impl Key {
+    pub fn new(program: Program<'_>, signature: Signature, options: &CompileOptions) -> Key {
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let (format, program) = match program {
+            Program::Hlo(bytes) => ("hlo", bytes),
+            Program::StableHlo(text) => ("mlir", text.as_bytes()),
+        };
+        Key {
+            hash: HASHER.hash_one(program),
+            format,
+            program: program.to_vec(),
+            signature,
+            options: options.clone(),
+        }
+    }
+
+    pub fn format(&self) -> &'static str {
+        self.format
+    }
+
+    pub fn program(&self) -> &[u8] {
+        &self.program
+    }
+
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    pub fn options(&self) -> &CompileOptions {
+        &self.options
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        // The hash decides almost always; equal hashes of different programs must not.
+        self.hash == other.hash
+            && self.format == other.format
+            && self.options == other.options
+            && self.signature == other.signature
+            && self.program == other.program
+    }
+}
+
+/// One key and, once it is compiled, its executable; locked while it is being compiled.
+struct Entry {
+    key: Key,
+    executable: Mutex<Option<Arc<Loaded>>>,
+}
+
+/// The executables that were last asked for, the latest last.
+#[derive(Default)]
+pub(super) struct Cache {
+    entries: Mutex<Vec<Arc<Entry>>>,
+}
+
+impl Cache {
+    /// The key's executable, by `compile` where it is not there yet.
+    pub fn get(&self, key: Key, compile: impl FnOnce(&Key) -> Result<Loaded>) -> Result<Arc<Loaded>> {
+        let entry = self.entry(key);
+        let mut executable = entry.executable.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = &*executable {
+            return Ok(Arc::clone(loaded));
+        }
+        match compile(&entry.key) {
+            Ok(loaded) => Ok(Arc::clone(executable.insert(Arc::new(loaded)))),
+            Err(problem) => {
+                let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+                entries.retain(|known| !Arc::ptr_eq(known, &entry));
+                Err(problem)
+            }
+        }
+    }
+
+    /// The key's entry, which becomes the latest.
+    fn entry(&self, key: Key) -> Arc<Entry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = match entries.iter().position(|entry| entry.key == key) {
+            Some(position) => entries.remove(position),
+            None => Arc::new(Entry { key, executable: Mutex::new(None) }),
+        };
+        let oldest = (entries.len() == CAPACITY).then(|| entries.remove(0));
+        entries.push(Arc::clone(&entry));
+        // What goes is dropped after the lock: an executable may take its time.
+        drop(entries);
+        drop(oldest);
+        entry
+    }
+}

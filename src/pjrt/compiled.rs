@@ -1,0 +1,193 @@
+//! What a compiler made of a program.
+#![allow(unsafe_code)]
+
+use super::abi::*;
+use super::api::{Api, Value, dtype_of, read_named_values, slice, text};
+use crate::{Error, PjrtCode, Result, Shape};
+
+/// A compiled program, apart from the devices that it may be loaded on.
+pub struct Compiled {
+    api: &'static Api,
+    raw: *mut PJRT_Executable,
+}
+
+// SAFETY: PJRT executables may be used from any thread.
+unsafe impl Send for Compiled {}
+// SAFETY: PJRT executables may be used from several threads at once.
+unsafe impl Sync for Compiled {}
+
+/// A program as the compiler's passes left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptimizedProgram {
+    /// What the bytes are: `hlo`, `hlo_with_config` (a serialized `HloModuleProtoWithConfig`) or `mlir`.
+    pub format: String,
+    /// The program.
+    pub bytes: Vec<u8>,
+}
+
+/// The memory that a run needs on a device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompiledMemory {
+    /// The machine code.
+    pub generated_code: i64,
+    /// The arguments.
+    pub arguments: i64,
+    /// The results.
+    pub results: i64,
+    /// What of the results takes the place of arguments.
+    pub aliased: i64,
+    /// What is needed in between.
+    pub temporaries: i64,
+}
+
+impl Compiled {
+    /// # Safety
+    /// `raw` must be an executable of this plugin that nothing else destroys.
+    pub(super) unsafe fn new(api: &'static Api, raw: *mut PJRT_Executable) -> Compiled {
+        Compiled { api, raw }
+    }
+
+    /// The shape of each result.
+    ///
+    /// # Errors
+    /// Where the plugin cannot tell, or a result is of a dtype that this crate does not have.
+    pub fn result_shapes(&self) -> Result<Vec<Shape>> {
+        let executable = self.raw;
+        let mut count =
+            PJRT_Executable_NumOutputs_Args { executable, ..PJRT_Executable_NumOutputs_Args::new() };
+        let mut types = PJRT_Executable_OutputElementTypes_Args {
+            executable,
+            ..PJRT_Executable_OutputElementTypes_Args::new()
+        };
+        let mut dims = PJRT_Executable_OutputDimensions_Args {
+            executable,
+            ..PJRT_Executable_OutputDimensions_Args::new()
+        };
+        // SAFETY: the executable is alive, and the lists as long as it.
+        let (types, ranks) = unsafe {
+            self.api.call(&mut count)?;
+            self.api.call(&mut types)?;
+            dims.num_outputs = count.num_outputs;
+            self.api.call(&mut dims)?;
+            (slice(types.output_types, types.num_output_types), slice(dims.dim_sizes, count.num_outputs))
+        };
+        // SAFETY: the sizes of all results' dimensions stand one after the other.
+        let mut sizes = unsafe { slice(dims.dims, ranks.iter().sum()) };
+        let shape = |(&number, &rank): (&i32, &usize)| {
+            let dtype = dtype_of(number).ok_or_else(|| Error::Pjrt {
+                call: PJRT_Executable_OutputElementTypes_Args::CALL,
+                code: PjrtCode::Unimplemented,
+                message: format!(
+                    "a result is of element type {number}, which is not one of this crate's dtypes"
+                ),
+            })?;
+            let (own, rest) = sizes.split_at(rank);
+            sizes = rest;
+            Ok(Shape::new(dtype, own.iter().map(|&size| size as usize).collect::<Vec<_>>()))
+        };
+        types.iter().zip(ranks).map(shape).collect()
+    }
+
+    /// The program as the compiler's passes left it.
+    ///
+    /// # Errors
+    /// Where the plugin does not keep it.
+    pub fn optimized_program(&self) -> Result<OptimizedProgram> {
+        let mut program = PJRT_Program::new();
+        let mut args = PJRT_Executable_OptimizedProgram_Args {
+            executable: self.raw,
+            program: &mut program,
+            ..PJRT_Executable_OptimizedProgram_Args::new()
+        };
+        // SAFETY: the executable is alive; with a null code, only the size is asked for.
+        unsafe { self.api.call(&mut args)? };
+        // SAFETY: the plugin wrote the size through the pointer it was given.
+        let size = unsafe { (*args.program).code_size };
+        let mut bytes = vec![0u8; size];
+        // SAFETY: the program is alive; it now has room for its code.
+        let format = unsafe {
+            (*args.program).code = bytes.as_mut_ptr().cast();
+            self.api.call(&mut args)?;
+            text((*args.program).format, (*args.program).format_size)
+        };
+        Ok(OptimizedProgram { format, bytes })
+    }
+
+    /// The compiler's estimates of what a run costs, such as `flops` and `bytes accessed`.
+    ///
+    /// # Errors
+    /// Where the plugin makes none.
+    pub fn cost_analysis(&self) -> Result<Vec<(String, Value)>> {
+        let mut args = PJRT_Executable_GetCostAnalysis_Args {
+            executable: self.raw,
+            ..PJRT_Executable_GetCostAnalysis_Args::new()
+        };
+        // SAFETY: the executable is alive, and the properties as long as it.
+        unsafe {
+            self.api.call(&mut args)?;
+            Ok(read_named_values(args.properties, args.num_properties))
+        }
+    }
+
+    /// The memory that a run needs.
+    ///
+    /// # Errors
+    /// Where the plugin does not know.
+    pub fn memory(&self) -> Result<CompiledMemory> {
+        let mut args = PJRT_Executable_GetCompiledMemoryStats_Args {
+            executable: self.raw,
+            ..PJRT_Executable_GetCompiledMemoryStats_Args::new()
+        };
+        // SAFETY: the executable is alive.
+        unsafe { self.api.call(&mut args)? };
+        Ok(CompiledMemory {
+            generated_code: args.generated_code_size_in_bytes,
+            arguments: args.argument_size_in_bytes,
+            results: args.output_size_in_bytes,
+            aliased: args.alias_size_in_bytes,
+            temporaries: args.temp_size_in_bytes,
+        })
+    }
+
+    /// The size of the machine code in bytes.
+    ///
+    /// # Errors
+    /// Where the plugin does not know.
+    pub fn generated_code_size(&self) -> Result<i64> {
+        let mut args = PJRT_Executable_SizeOfGeneratedCodeInBytes_Args {
+            executable: self.raw,
+            ..PJRT_Executable_SizeOfGeneratedCodeInBytes_Args::new()
+        };
+        // SAFETY: the executable is alive.
+        unsafe { self.api.call(&mut args)? };
+        Ok(args.size_in_bytes)
+    }
+
+    /// The executable as bytes, which the same build of the plugin can [load](super::Client::load) again.
+    ///
+    /// # Errors
+    /// Where the plugin cannot.
+    pub fn serialize(&self) -> Result<Vec<u8>> {
+        let mut args =
+            PJRT_Executable_Serialize_Args { executable: self.raw, ..PJRT_Executable_Serialize_Args::new() };
+        // SAFETY: the executable is alive; the bytes live until the deleter is called, once.
+        unsafe {
+            self.api.call(&mut args)?;
+            let bytes = slice(args.serialized_bytes.cast::<u8>(), args.serialized_bytes_size).to_vec();
+            if let Some(delete) = args.serialized_executable_deleter {
+                delete(args.serialized_executable);
+            }
+            Ok(bytes)
+        }
+    }
+}
+
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        let mut args =
+            PJRT_Executable_Destroy_Args { executable: self.raw, ..PJRT_Executable_Destroy_Args::new() };
+        // SAFETY: the executable is alive and ours. A failure to destroy it leaves nothing to be done.
+        let _ = unsafe { self.api.call(&mut args) };
+    }
+}

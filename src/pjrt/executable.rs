@@ -1,0 +1,291 @@
+//! Executables: compiled programs on the devices that run them.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::abi::*;
+use super::api::{Api, slice, with_slots};
+use super::buffer::Buffer;
+use super::client::Client;
+use super::compiled::Compiled;
+use crate::{Array, Error, PjrtCode, Result, Shape};
+
+/// What a program takes and gives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Signature {
+    /// The program's name, for messages.
+    pub name: String,
+    /// The shape of each parameter.
+    pub parameters: Vec<Shape>,
+    /// The shape of each result.
+    pub results: Vec<Shape>,
+}
+
+/// A compiled program, loaded on a device. Copies of it are the same executable.
+#[derive(Clone)]
+pub struct Executable {
+    // Declared before the client, so that it is destroyed before it.
+    loaded: Arc<Loaded>,
+    client: Client,
+}
+
+/// What copies of an executable share. It does not hold its client, whose cache holds it.
+pub(super) struct Loaded {
+    api: &'static Api,
+    raw: *mut PJRT_LoadedExecutable,
+    compiled: Compiled,
+    signature: Signature,
+    /// The positions, among the client's devices, of those that it runs on.
+    devices: Vec<usize>,
+    /// The position of every argument: callers keep their buffers.
+    non_donatable: Vec<i64>,
+    /// The bytes that a run allocates in host memory, where those are many.
+    large: Option<u64>,
+}
+
+/// From this many bytes on, a run in host memory is checked against what the machine has left.
+const LARGE: u64 = 1 << 30;
+
+// SAFETY: PJRT executables may be used from any thread.
+unsafe impl Send for Loaded {}
+// SAFETY: PJRT executables may be used from several threads at once.
+unsafe impl Sync for Loaded {}
+
+impl Loaded {
+    /// Takes an executable that the plugin gave, and checks the signature against it.
+    ///
+    /// # Safety
+    /// `raw` must be an executable of the client's that nothing else destroys.
+    pub unsafe fn new(
+        client: &Client,
+        raw: *mut PJRT_LoadedExecutable,
+        signature: Signature,
+    ) -> Result<Loaded> {
+        let api = client.api();
+        /// Destroys the executable unless it becomes part of a `Loaded`.
+        struct Guard(&'static Api, *mut PJRT_LoadedExecutable);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                // SAFETY: the guard owns the executable.
+                unsafe { destroy(self.0, self.1) };
+            }
+        }
+        let guard = Guard(api, raw);
+        let mut get = PJRT_LoadedExecutable_GetExecutable_Args {
+            loaded_executable: raw,
+            ..PJRT_LoadedExecutable_GetExecutable_Args::new()
+        };
+        let mut devices = PJRT_LoadedExecutable_AddressableDevices_Args {
+            executable: raw,
+            ..PJRT_LoadedExecutable_AddressableDevices_Args::new()
+        };
+        // SAFETY: the executable is alive, what it gives is ours, and its list of devices lives as long as it.
+        let (compiled, devices) = unsafe {
+            api.call(&mut get)?;
+            let compiled = Compiled::new(api, get.executable);
+            api.call(&mut devices)?;
+            (compiled, slice(devices.addressable_devices, devices.num_addressable_devices))
+        };
+        let devices = devices.iter().filter_map(|&device| client.device_index(device)).collect();
+        for shape in signature.parameters.iter().chain(&signature.results) {
+            shape.checked_byte_count("executable")?;
+        }
+        let results = compiled.result_shapes()?;
+        if results != signature.results {
+            let list = |shapes: &[Shape]| {
+                format!("[{}]", shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", "))
+            };
+            return Err(Error::argument(
+                "executable",
+                format!("results of {}", signature.name),
+                list(&results),
+                list(&signature.results),
+            ));
+        }
+        std::mem::forget(guard);
+        let needed = compiled.memory().map_or(0, |memory| {
+            let results = memory.results.saturating_sub(memory.aliased);
+            results.saturating_add(memory.temporaries).max(0) as u64
+        });
+        let large = (client.is_in_host_memory() && needed >= LARGE).then_some(needed);
+        let non_donatable = (0..signature.parameters.len() as i64).collect();
+        Ok(Loaded { api, raw, compiled, signature, devices, non_donatable, large })
+    }
+}
+
+/// # Safety
+/// `executable` must be alive, owned by the caller, and not be used afterwards.
+unsafe fn destroy(api: &Api, executable: *mut PJRT_LoadedExecutable) {
+    let mut args =
+        PJRT_LoadedExecutable_Destroy_Args { executable, ..PJRT_LoadedExecutable_Destroy_Args::new() };
+    // SAFETY: the caller's promise. A failure to destroy it leaves nothing to be done.
+    let _ = unsafe { api.call(&mut args) };
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // SAFETY: the executable is alive and ours.
+        unsafe { destroy(self.api, self.raw) };
+    }
+}
+
+/// The bytes that Linux says new allocations can have, swap included; `None` where it does not say.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    Some((field("MemAvailable:")? + field("SwapFree:").unwrap_or(0)) << 10)
+}
+
+impl Executable {
+    pub(super) fn new(loaded: Arc<Loaded>, client: Client) -> Executable {
+        Executable { loaded, client }
+    }
+
+    /// What it takes and gives.
+    pub fn signature(&self) -> &Signature {
+        &self.loaded.signature
+    }
+
+    /// The client that it was compiled with.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What the compiler made of the program: its optimized form, its costs, its bytes.
+    pub fn compiled(&self) -> &Compiled {
+        &self.loaded.compiled
+    }
+
+    /// Runs it. The arguments must be on its device; they stay usable. The results may still be being computed
+    /// when this returns, and an error in computing them may show only when they are read.
+    ///
+    /// # Errors
+    /// Where arguments are too many or too few, of other shapes than the parameters, deleted, or another client's
+    /// or device's; where the executable is one for several devices; and those of the plugin. On CPU, a run that
+    /// needs more memory than the machine has left is refused as [`PjrtCode::ResourceExhausted`].
+    pub fn run(&self, arguments: &[&Buffer]) -> Result<Vec<Buffer>> {
+        let Loaded { signature, non_donatable, large, .. } = &*self.loaded;
+        let device = self.device()?;
+        if arguments.len() != signature.parameters.len() {
+            return Err(self.argument_count(arguments.len()));
+        }
+        for (index, (argument, parameter)) in arguments.iter().zip(&signature.parameters).enumerate() {
+            self.check_shape(index, argument.shape(), parameter)?;
+            if *argument.client() != self.client || argument.device_index() != device {
+                return Err(Error::argument(
+                    "executable",
+                    format!("argument {index} of {}", signature.name),
+                    format!("on {:?} of the executable's client", self.client.devices()[device]),
+                    match *argument.client() == self.client {
+                        true => format!("one on {:?}", argument.device()),
+                        false => "one of another client".into(),
+                    },
+                ));
+            }
+        }
+        if let Some(needed) = *large
+            && let Some(available) = available_memory()
+            && needed > available
+        {
+            // The system would grant the memory and end the process when it is written.
+            return Err(Error::Pjrt {
+                call: PJRT_LoadedExecutable_Execute_Args::CALL,
+                code: PjrtCode::ResourceExhausted,
+                message: format!("{} needs {needed} bytes, of which {available} are left", signature.name),
+            });
+        }
+        let mut options = PJRT_ExecuteOptions {
+            non_donatable_input_indices: non_donatable.as_ptr(),
+            num_non_donatable_input_indices: non_donatable.len(),
+            ..PJRT_ExecuteOptions::new()
+        };
+        with_slots(arguments.len(), std::ptr::null_mut(), |inputs| {
+            for (slot, argument) in inputs.iter_mut().zip(arguments) {
+                *slot = argument.raw();
+            }
+            with_slots(signature.results.len(), std::ptr::null_mut(), |outputs| {
+                let (argument_list, output_list) = (inputs.as_ptr(), outputs.as_mut_ptr());
+                let mut args = PJRT_LoadedExecutable_Execute_Args {
+                    executable: self.loaded.raw,
+                    options: &mut options,
+                    argument_lists: &argument_list,
+                    num_devices: 1,
+                    num_args: inputs.len(),
+                    output_lists: &output_list,
+                    ..PJRT_LoadedExecutable_Execute_Args::new()
+                };
+                // SAFETY: the executable and the buffers are alive, the lists during the call; there is one
+                // device, and a slot for each result.
+                unsafe { self.loaded.api.call(&mut args)? };
+                let result = |(&mut raw, shape): (&mut *mut PJRT_Buffer, &Shape)| {
+                    // SAFETY: the plugin gave us one new buffer for each result; compile checked their shapes.
+                    unsafe { Buffer::new(self.client.clone(), raw, shape.clone(), device) }
+                };
+                Ok(outputs.iter_mut().zip(&signature.results).map(result).collect())
+            })
+        })
+    }
+
+    /// Runs it from host to host: copies the arguments to its device and the results back.
+    ///
+    /// # Errors
+    /// As [`run`](Executable::run).
+    pub fn run_arrays(&self, arguments: &[Array]) -> Result<Vec<Array>> {
+        let device = &self.client.devices()[self.device()?];
+        let parameters = &self.loaded.signature.parameters;
+        if arguments.len() != parameters.len() {
+            return Err(self.argument_count(arguments.len()));
+        }
+        for (index, (argument, parameter)) in arguments.iter().zip(parameters).enumerate() {
+            self.check_shape(index, argument.shape(), parameter)?;
+        }
+        let upload = |array| self.client.buffer_from_array(array, device);
+        let buffers = arguments.iter().map(upload).collect::<Result<Vec<_>>>()?;
+        let results = self.run(&buffers.iter().collect::<Vec<_>>())?;
+        results.iter().map(Buffer::to_array).collect()
+    }
+
+    /// The position of the one device that it runs on.
+    fn device(&self) -> Result<usize> {
+        match self.loaded.devices[..] {
+            [device] => Ok(device),
+            ref devices => Err(Error::argument(
+                "executable",
+                "number of devices",
+                "1",
+                format!("{} for {}", devices.len(), self.signature().name),
+            )),
+        }
+    }
+
+    fn argument_count(&self, got: usize) -> Error {
+        let Signature { name, parameters, .. } = self.signature();
+        Error::ArgumentCount { function: name.clone(), expected: parameters.len(), got }
+    }
+
+    fn check_shape(&self, index: usize, got: &Shape, expected: &Shape) -> Result<()> {
+        if got == expected {
+            return Ok(());
+        }
+        let function = self.signature().name.clone();
+        Err(Error::Call { function, index, expected: expected.clone(), got: got.clone() })
+    }
+}
+
+impl PartialEq for Executable {
+    /// Whether they are the same compiled program.
+    fn eq(&self, other: &Executable) -> bool {
+        Arc::ptr_eq(&self.loaded, &other.loaded)
+    }
+}
+
+impl Eq for Executable {}
+
+impl std::fmt::Debug for Executable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executable").field("signature", self.signature()).finish_non_exhaustive()
+    }
+}

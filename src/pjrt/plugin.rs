@@ -1,0 +1,174 @@
+//! Plugins: shared libraries that implement PJRT for some kind of device.
+#![allow(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use libloading::os::unix;
+
+use super::abi::*;
+use super::api::{Api, Value, read_named_values};
+use super::search::{PluginSpec, search_order};
+use crate::{Error, Result};
+
+/// A loaded plugin. It is a handle: copies of it are the same plugin, which stays loaded until the process ends.
+#[derive(Clone, Copy)]
+pub struct Plugin {
+    loaded: &'static Loaded,
+}
+
+struct Loaded {
+    path: PathBuf,
+    raw: *const PJRT_Api,
+    api: Api,
+}
+
+// SAFETY: `raw` is only compared; the rest is Send and Sync.
+unsafe impl Send for Loaded {}
+// SAFETY: as for Send.
+unsafe impl Sync for Loaded {}
+
+/// Every plugin of this process. Plugins keep threads and registries, so that none is ever unloaded.
+static LOADED: Mutex<Vec<&'static Loaded>> = Mutex::new(Vec::new());
+
+impl Plugin {
+    /// Loads a plugin from a file. The same file, by whatever path, is loaded once.
+    ///
+    /// Loading runs code of the library; a library that is not a plugin is unloaded again.
+    ///
+    /// # Errors
+    /// [`Error::Plugin`] where the file does not exist, is not a shared library, has no `GetPjrtApi`, is of
+    /// another major version of the API, lacks functions or refuses to start.
+    pub fn load(path: impl AsRef<Path>) -> Result<Plugin> {
+        let path = path.as_ref();
+        let refused = |problem: String| Error::Plugin { path: path.to_owned(), problem };
+        let canonical = path.canonicalize().map_err(|problem| refused(problem.to_string()))?;
+        if !canonical.is_file() {
+            return Err(refused("it is not a file".into()));
+        }
+        // Loading under the lock: two threads that load the same file must not both initialise it.
+        let mut plugins = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = plugins.iter().find(|loaded| loaded.path == canonical) {
+            return Ok(Plugin { loaded });
+        }
+        // SAFETY: initialisers of the library run; that they are well-behaved is what a user who names the file
+        // vouches for.
+        let library = unsafe { unix::Library::open(Some(&canonical), unix::RTLD_LAZY | unix::RTLD_GLOBAL) }
+            .map_err(|problem| refused(format!("it cannot be loaded: {problem}")))?;
+        // SAFETY: in every plugin the symbol is a function of this type.
+        let get_api = unsafe { library.get::<unsafe extern "C" fn() -> *const PJRT_Api>(b"GetPjrtApi\0") }
+            .map_err(|_| refused("it has no function GetPjrtApi".into()))?;
+        // SAFETY: the function takes nothing and may be called at any time.
+        let raw = unsafe { get_api() };
+        if let Some(loaded) = plugins.iter().find(|loaded| loaded.raw == raw) {
+            return Ok(Plugin { loaded });
+        }
+        // SAFETY: `raw` is what GetPjrtApi returned; the library is kept for ever where its table is kept.
+        let api = unsafe { Api::new(raw) }.map_err(refused)?;
+        std::mem::forget(library);
+        let mut initialize = PJRT_Plugin_Initialize_Args::new();
+        // SAFETY: the first call into the plugin, as PJRT asks for.
+        unsafe { api.call(&mut initialize) }
+            .map_err(|problem| refused(format!("it does not start: {problem}")))?;
+        let loaded: &'static Loaded = Box::leak(Box::new(Loaded { path: canonical, raw, api }));
+        plugins.push(loaded);
+        Ok(Plugin { loaded })
+    }
+
+    /// Loads the first plugin in the [search order](search_order) of `spec` that exists.
+    ///
+    /// # Errors
+    /// [`Error::PluginNotFound`] where there is none; [`Error::Plugin`] where the first that exists is of no
+    /// use, or where the environment variable names a file that does not exist.
+    pub fn find(spec: &PluginSpec) -> Result<Plugin> {
+        let candidates = search_order(spec);
+        match candidates.iter().find(|candidate| candidate.exists || candidate.required) {
+            Some(candidate) => Plugin::load(&candidate.path),
+            None => Err(Error::PluginNotFound {
+                name: spec.name.into(),
+                looked_at: candidates.iter().map(|candidate| candidate.path.display().to_string()).collect(),
+                advice: format!("set {} to the path of one", spec.environment_variable()),
+            }),
+        }
+    }
+
+    /// The shared library, as a canonical path.
+    pub fn path(&self) -> &Path {
+        &self.loaded.path
+    }
+
+    /// The major and minor version of the PJRT C API that the plugin was built with.
+    pub fn api_version(&self) -> (i32, i32) {
+        self.api().version()
+    }
+
+    /// What the plugin says of itself, such as `xla_version` and `stablehlo_current_version`.
+    ///
+    /// # Errors
+    /// Where the plugin cannot tell.
+    pub fn attributes(&self) -> Result<Vec<(String, Value)>> {
+        let mut args = PJRT_Plugin_Attributes_Args::new();
+        // SAFETY: the function only writes to its arguments.
+        unsafe { self.api().call(&mut args)? };
+        // SAFETY: the attributes live as long as the plugin.
+        Ok(unsafe { read_named_values(args.attributes, args.num_attributes) })
+    }
+
+    /// The number of each extension of the API that the plugin has, with its name where this crate knows it.
+    pub fn extensions(&self) -> Vec<(i32, Option<&'static str>)> {
+        let name =
+            |r#type: i32| usize::try_from(r#type).ok().and_then(|r#type| EXTENSIONS.get(r#type).copied());
+        self.api().extensions().into_iter().map(|(r#type, _)| (r#type, name(r#type))).collect()
+    }
+
+    pub(super) fn api(&self) -> &'static Api {
+        &self.loaded.api
+    }
+}
+
+/// The names of the extension types 0 to 24.
+const EXTENSIONS: [&str; 25] = [
+    "Gpu_Custom_Call",
+    "Profiler",
+    "Custom_Partitioner",
+    "Stream",
+    "Layouts",
+    "FFI",
+    "MemoryDescriptions",
+    "Triton",
+    "RawBuffer",
+    "PhaseCompile",
+    "Example",
+    "Unknown",
+    "CrossHostTransfers",
+    "ExecutableMetadata",
+    "Callback",
+    "HostAllocator",
+    "TpuTopology",
+    "TpuExecutable",
+    "Megascale",
+    "Shardings",
+    "AbiVersion",
+    "Collectives",
+    "MultiSlice",
+    "HostMemoryAllocator",
+    "XlaTransform",
+];
+
+impl PartialEq for Plugin {
+    /// Whether they are the same loaded plugin.
+    fn eq(&self, other: &Plugin) -> bool {
+        std::ptr::eq(self.loaded, other.loaded)
+    }
+}
+
+impl Eq for Plugin {}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("path", &self.path())
+            .field("api_version", &self.api_version())
+            .finish()
+    }
+}

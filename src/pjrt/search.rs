@@ -1,0 +1,180 @@
+//! Where plugins are looked for.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Which plugin is looked for: data that a target gives.
+#[derive(Clone, Copy, Debug)]
+pub struct PluginSpec {
+    /// The target's name in lower case, such as `cpu`.
+    pub name: &'static str,
+    /// The paths of known plugins within a Python package directory, the preferred one first.
+    pub members: &'static [&'static str],
+}
+
+impl PluginSpec {
+    /// The environment variable that names the plugin's file, such as `XLANN_CPU_PLUGIN`.
+    pub fn environment_variable(&self) -> String {
+        format!("XLANN_{}_PLUGIN", self.name.to_uppercase())
+    }
+
+    /// The names of the members, without their directories.
+    fn file_names(&self) -> impl Iterator<Item = &'static Path> {
+        self.members.iter().filter_map(|member| Path::new(member).file_name()).map(Path::new)
+    }
+}
+
+/// A place where a plugin may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What makes it a candidate, such as `$XLANN_CPU_PLUGIN` or `cache`.
+    pub place: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Whether the file exists.
+    pub exists: bool,
+    /// Whether it was asked for by name, so that it is an error if it does not exist.
+    pub required: bool,
+}
+
+/// Every place that [`Plugin::find`](super::Plugin::find) looks at, in this order:
+///
+/// 1. the file that the environment variable `XLANN_<NAME>_PLUGIN` names; where it is set, nothing else counts;
+/// 2. the [cache directory](cache_directory), as `plugins/<name>/<file>`;
+/// 3. the Python packages of the active environment, which is `$VIRTUAL_ENV` or else `$CONDA_PREFIX`, as
+///    `lib/python3*/site-packages/<member>`;
+/// 4. the directories of `$LD_LIBRARY_PATH`, as `<file>`.
+pub fn search_order(spec: &PluginSpec) -> Vec<Candidate> {
+    candidates(spec, &|name| std::env::var_os(name))
+}
+
+/// Where this crate keeps what it has fetched: `$XLANN_CACHE`, else `$XDG_CACHE_HOME/xlann`, else
+/// `$HOME/.cache/xlann`; `None` where none of the three is set.
+pub fn cache_directory() -> Option<PathBuf> {
+    cache_directory_in(&|name| std::env::var_os(name))
+}
+
+/// The value of an environment variable.
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// A variable's value as a path; an empty one counts as not set.
+fn directory(lookup: Lookup, name: &str) -> Option<PathBuf> {
+    lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn cache_directory_in(lookup: Lookup) -> Option<PathBuf> {
+    directory(lookup, "XLANN_CACHE")
+        .or_else(|| directory(lookup, "XDG_CACHE_HOME").map(|cache| cache.join("xlann")))
+        .or_else(|| directory(lookup, "HOME").map(|home| home.join(".cache/xlann")))
+}
+
+fn candidates(spec: &PluginSpec, lookup: Lookup) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    let mut add = |place: &str, path: PathBuf| {
+        let exists = path.is_file();
+        found.push(Candidate { place: place.into(), path, exists, required: false });
+    };
+    let variable = spec.environment_variable();
+    if let Some(path) = directory(lookup, &variable) {
+        let exists = path.is_file();
+        return vec![Candidate { place: format!("${variable}"), path, exists, required: true }];
+    }
+    if let Some(cache) = cache_directory_in(lookup) {
+        for file in spec.file_names() {
+            add("cache", cache.join("plugins").join(spec.name).join(file));
+        }
+    }
+    for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
+        let Some(environment) = directory(lookup, name) else { continue };
+        for packages in site_packages(&environment) {
+            for member in spec.members {
+                add(&format!("${name}"), packages.join(member));
+            }
+        }
+        break;
+    }
+    if let Some(paths) = lookup("LD_LIBRARY_PATH") {
+        for directory in std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()) {
+            for file in spec.file_names() {
+                add("$LD_LIBRARY_PATH", directory.join(file));
+            }
+        }
+    }
+    found
+}
+
+/// The package directories of a Python environment, in order of their names.
+fn site_packages(environment: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = environment.join("lib").read_dir() else { return Vec::new() };
+    let mut directories: Vec<_> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+        .map(|entry| entry.path().join("site-packages"))
+        .collect();
+    directories.sort();
+    directories
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: PluginSpec = PluginSpec { name: "cpu", members: &["first/one.so", "second/two.so"] };
+
+    fn order(variables: &[(&str, &Path)]) -> Vec<Candidate> {
+        candidates(&SPEC, &|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_os_str().to_owned())
+        })
+    }
+
+    #[test]
+    fn the_environment_variable_excludes_every_other_place() {
+        let found = order(&[("XLANN_CPU_PLUGIN", Path::new("/missing.so")), ("HOME", Path::new("/home"))]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].place, "$XLANN_CPU_PLUGIN");
+        assert!(found[0].required && !found[0].exists);
+    }
+
+    #[test]
+    fn cache_comes_before_python_packages_and_those_before_the_library_path() {
+        let root = tempfile::tempdir().unwrap();
+        let packages = root.path().join("env/lib/python3.12/site-packages");
+        std::fs::create_dir_all(packages.join("second")).unwrap();
+        std::fs::write(packages.join("second/two.so"), "").unwrap();
+        let found = order(&[
+            ("XLANN_CACHE", &root.path().join("cache")),
+            ("VIRTUAL_ENV", &root.path().join("env")),
+            ("CONDA_PREFIX", Path::new("/not/active")),
+            ("LD_LIBRARY_PATH", Path::new("/a::/b")),
+        ]);
+        let paths: Vec<_> = found.iter().map(|candidate| candidate.path.clone()).collect();
+        assert_eq!(
+            paths,
+            [
+                root.path().join("cache/plugins/cpu/one.so"),
+                root.path().join("cache/plugins/cpu/two.so"),
+                packages.join("first/one.so"),
+                packages.join("second/two.so"),
+                "/a/one.so".into(),
+                "/a/two.so".into(),
+                "/b/one.so".into(),
+                "/b/two.so".into(),
+            ]
+        );
+        assert!(found.iter().all(|candidate| candidate.exists
+            == candidate.path.ends_with("env/lib/python3.12/site-packages/second/two.so")));
+    }
+
+    #[test]
+    fn the_cache_is_xlanns_own_then_xdgs_then_in_the_home() {
+        let cache = |variables: &[(&str, &str)]| {
+            cache_directory_in(&|name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into())
+            })
+        };
+        assert_eq!(cache(&[("XLANN_CACHE", "/x"), ("XDG_CACHE_HOME", "/y")]), Some("/x".into()));
+        assert_eq!(cache(&[("XLANN_CACHE", ""), ("XDG_CACHE_HOME", "/y")]), Some("/y/xlann".into()));
+        assert_eq!(cache(&[("HOME", "/h")]), Some("/h/.cache/xlann".into()));
+        assert_eq!(cache(&[]), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! Compares the declarations in `src/pjrt/abi.rs` with an official `pjrt_c_api.h`, read by bindgen.
+//!
+//! Run as `PJRT_C_API_HEADER=.../pjrt_c_api.h LIBCLANG_PATH=... cargo test --features check-abi --test abi`. The
+//! header is in the PyPI package `xla-cpu-pjrt==0.0.1`, libclang in `libclang==18.1.1`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use xlann::pjrt::abi;
+
+/// What the header says: sizes of structs, offsets of their fields, and values of constants.
+struct Header {
+    sizes: HashMap<String, usize>,
+    offsets: HashMap<String, HashMap<String, usize>>,
+    constants: HashMap<String, i64>,
+}
+
+/// Reads the layout assertions and the constants from the text that bindgen generates.
+fn read_header(path: &str) -> Header {
+    let mut builder = bindgen::Builder::default()
+        .header(path)
+        .layout_tests(true)
+        .generate_comments(false)
+        .prepend_enum_name(false)
+        .formatter(bindgen::Formatter::Prettyplease);
+    // The wheel of libclang comes without the compiler's own headers, such as stddef.h.
+    let found = Command::new("cc").arg("-print-file-name=include").output();
+    if let Ok(output) = found {
+        let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        if directory.is_dir() {
+            builder = builder.clang_arg("-I").clang_arg(directory.to_string_lossy());
+        }
+    }
+    let text = builder.generate().expect("bindgen reads the header").to_string();
+    // A line break may stand anywhere in an assertion.
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut header = Header { sizes: HashMap::new(), offsets: HashMap::new(), constants: HashMap::new() };
+    let quoted: Vec<_> = words.split('"').collect();
+    for pair in quoted[1..].chunks_exact(2) {
+        let [label, rest] = pair else { continue };
+        let number = rest.split(" - ").nth(1).and_then(|rest| rest.split_once("usize"));
+        let Some(value) = number.and_then(|(number, _)| number.trim().parse::<usize>().ok()) else {
+            continue;
+        };
+        if let Some(name) = label.strip_prefix("Size of ") {
+            header.sizes.insert(name.into(), value);
+        } else if let Some((name, field)) =
+            label.strip_prefix("Offset of field: ").and_then(|label| label.split_once("::"))
+        {
+            header.offsets.entry(name.into()).or_default().insert(field.into(), value);
+        }
+    }
+    for part in words.split("pub const ").skip(1) {
+        let Some((name, rest)) = part.split_once(':') else { continue };
+        let value = rest.split_once('=').and_then(|(_, rest)| rest.split_once(';'));
+        if let Some(value) = value.and_then(|(value, _)| value.trim().parse().ok()) {
+            header.constants.insert(name.into(), value);
+        }
+    }
+    header
+}
+
+/// Structs that have gained fields at their end since API 0.81; a header may know fewer of them than we do.
+const GROWN: [&str; 4] = [
+    "PJRT_ExecuteOptions",
+    "PJRT_Device_MemoryStats_Args",
+    "PJRT_Executable_GetCompiledMemoryStats_Args",
+    "PJRT_Executable_DeserializeAndLoad_Args",
+];
+
+/// Unions without a name, whose offsets bindgen does not tell; what stands before and after them pins them down.
+const ANONYMOUS: [(&str, &str); 2] = [("PJRT_NamedValue", "value"), ("PJRT_Buffer_MemoryLayout", "tiled")];
+
+/// Not in `pjrt_c_api.h` but in the header of the FFI extension.
+const ELSEWHERE: [&str; 1] = ["PJRT_FFI_Register_Handler_Args"];
+
+#[test]
+fn declarations_are_those_of_the_official_header() {
+    let path = std::env::var("PJRT_C_API_HEADER").expect("PJRT_C_API_HEADER names the header");
+    let header = read_header(&path);
+    let mut compared = 0;
+    for ours in abi::layouts().into_iter().filter(|ours| !ELSEWHERE.contains(&ours.name)) {
+        let name = ours.name;
+        let size = *header.sizes.get(name).unwrap_or_else(|| panic!("{name} is not in the header"));
+        let offsets = &header.offsets[name];
+        let fields: Vec<_> = ours
+            .fields
+            .iter()
+            .filter(|(field, _)| !ANONYMOUS.contains(&(name, field)))
+            .map(|&(field, offset)| (field.trim_start_matches("r#"), offset))
+            .collect();
+        for &(field, offset) in &fields {
+            // bindgen adds an underscore to what is a keyword.
+            match offsets.get(field).or_else(|| offsets.get(&format!("{field}_"))) {
+                Some(&theirs) => assert_eq!(offset, theirs, "offset of {name}::{field}"),
+                None => assert!(
+                    GROWN.contains(&name) && offset >= size,
+                    "{name}::{field} at {offset} is not in the header"
+                ),
+            }
+            compared += 1;
+        }
+        // The table of functions is declared only as far as it is used.
+        if name != "PJRT_Api" {
+            for (field, offset) in offsets {
+                assert!(
+                    fields.iter().any(|(_, at)| at == offset),
+                    "{name}::{field} of the header, at {offset}, is missing"
+                );
+            }
+            assert!(
+                ours.size == size || GROWN.contains(&name),
+                "{name} is of {} bytes, not {size}",
+                ours.size
+            );
+        }
+    }
+    for (name, value) in abi::constants() {
+        let theirs = header.constants.get(name).unwrap_or_else(|| panic!("{name} is not in the header"));
+        assert_eq!(value, *theirs, "{name}");
+        compared += 1;
+    }
+    println!("compared {compared} fields and constants");
+}
