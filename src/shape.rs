@@ -90,6 +90,17 @@ impl Shape {
         }
     }
 
+    /// The dimensions that `axes` name, in increasing order; negative ones count from the end.
+    pub(crate) fn axes(&self, operator: &'static str, argument: &str, axes: &[isize]) -> Result<Vec<usize>> {
+        let mut named =
+            axes.iter().map(|&axis| self.axis(operator, argument, axis)).collect::<Result<Vec<_>>>()?;
+        named.sort_unstable();
+        if let Some(pair) = named.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::argument(operator, argument, "each named once", format!("{} twice", pair[0])));
+        }
+        Ok(named)
+    }
+
     /// Row-major strides, in elements.
     pub(crate) fn strides(&self) -> Vec<usize> {
         let mut strides = vec![1; self.rank()];

@@ -67,6 +67,15 @@ operators! {
     unary: Unary;
     binary: Binary;
     broadcast: BroadcastInDim;
+    compare: Compare;
+    concatenate: Concatenate;
+    convert: Convert, BitcastConvert;
+    dynamic_slice: DynamicSlice, DynamicUpdateSlice;
+    pad: Pad;
+    reshape: Reshape;
+    select: Select, Clamp;
+    slice: Slice;
+    transpose: Transpose, Reverse;
 }
 
 /// The inputs as an array of the operator's arity.
