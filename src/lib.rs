@@ -4,6 +4,9 @@ pub use array::Array;
 pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
+pub use ops::custom_call::{ApiVersion, CustomCall};
+pub use ops::gather::GatherDims;
+pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
 
 mod array;
