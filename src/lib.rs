@@ -5,6 +5,9 @@ pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
 pub use ops::compare::Direction;
+pub use ops::custom_call::{ApiVersion, CustomCall};
+pub use ops::gather::GatherDims;
+pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
 
 pub mod ann;

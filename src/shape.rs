@@ -101,6 +101,12 @@ impl Shape {
         Ok(named)
     }
 
+    /// The sizes and strides of some of its dimensions.
+    pub(crate) fn part(&self, axes: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        let strides = self.strides();
+        axes.iter().map(|&axis| (self.dims[axis], strides[axis])).unzip()
+    }
+
     /// Row-major strides, in elements.
     pub(crate) fn strides(&self) -> Vec<usize> {
         let mut strides = vec![1; self.rank()];
@@ -131,6 +137,17 @@ impl std::fmt::Display for Dims<'_> {
         }
         f.write_str("]")
     }
+}
+
+/// The offset of every position of an array of sizes `dims` under these strides, in row-major order; what
+/// evaluation walks parts of an array with.
+pub(crate) fn offsets(dims: &[usize], strides: &[usize]) -> Vec<usize> {
+    if dims.contains(&0) {
+        return Vec::new();
+    }
+    dims.iter().zip(strides).fold(vec![0], |offsets, (&dim, &stride)| {
+        offsets.iter().flat_map(|&offset| (0..dim).map(move |index| offset + index * stride)).collect()
+    })
 }
 
 /// The dimensions that NumPy's rule gives for operands of these dimensions: right-aligned, size 1 stretched.

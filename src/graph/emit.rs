@@ -11,6 +11,8 @@ pub(crate) enum Convention {
     Flat,
     /// One tuple of all parameters, one tuple of all results: loops and branches.
     Tuple,
+    /// One tuple of all parameters, the result itself: loop conditions.
+    Condition,
 }
 
 impl Function {
@@ -22,12 +24,12 @@ impl Function {
                     .zip(self.parameters())
                     .map(|(number, (name, shape))| module.parameter(number, name, shape))
                     .collect(),
-                Convention::Tuple => module.tuple_parameter(&self.parameter_shapes()),
+                Convention::Tuple | Convention::Condition => module.tuple_parameter(&self.parameter_shapes()),
             };
             let results =
                 self.interpret(arguments, |equation, inputs| equation.op.rules().hlo(module, inputs))?;
             Ok(match (convention, results.as_slice()) {
-                (Convention::Flat, [result]) => result.id(),
+                (Convention::Flat | Convention::Condition, [result]) => result.id(),
                 _ => module.tuple(&results),
             })
         })

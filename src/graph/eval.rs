@@ -24,4 +24,29 @@ impl Function {
             Ok(outputs)
         })
     }
+
+    /// Evaluates a function of scalars for each position of arrays of sizes `dims`: reducers and comparators.
+    ///
+    /// A body of elementwise operators is evaluated once, on whole arrays; any other once for each position.
+    pub(crate) fn eval_each(&self, dims: &[usize], arguments: &[Array]) -> Result<Vec<Array>> {
+        let spread = |array: Array| match array.shape().rank() {
+            0 => array.rearranged(dims, None, |_| Some(0)),
+            _ => array,
+        };
+        if self.equations.iter().all(|equation| equation.op.rules().elementwise()) {
+            return self.interpret(arguments.iter().cloned(), |equation, inputs| {
+                Ok(equation.op.rules().eval(inputs)?.into_iter().map(spread).collect())
+            });
+        }
+        let shapes: Vec<_> = self.result_shapes().iter().map(|shape| shape.with_dims(dims)).collect();
+        let mut bytes = vec![Vec::new(); shapes.len()];
+        for position in 0..dims.iter().product() {
+            let scalars: Vec<_> =
+                arguments.iter().map(|array| array.rearranged(&[], None, |_| Some(position))).collect();
+            for (bytes, result) in bytes.iter_mut().zip(self.eval(&scalars)?) {
+                bytes.extend_from_slice(result.as_bytes());
+            }
+        }
+        shapes.into_iter().zip(&bytes).map(|(shape, bytes)| Array::from_bytes(shape, bytes)).collect()
+    }
 }

@@ -79,6 +79,10 @@ pub struct HloInstructionProto {
     pub scatter_dimension_numbers: Option<ScatterDimensionNumbers>,
     #[prost(message, optional, tag = "51")]
     pub precision_config: Option<PrecisionConfig>,
+    #[prost(bool, tag = "56")]
+    pub constrain_layout: bool,
+    #[prost(message, repeated, tag = "57")]
+    pub operand_shapes_with_layout: Vec<ShapeProto>,
     #[prost(bool, tag = "60")]
     pub is_stable: bool,
     #[prost(string, tag = "63")]

@@ -135,6 +135,10 @@ impl Operator for Binary {
         self.facts().0
     }
 
+    fn elementwise(&self) -> bool {
+        true
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let (name, _, domain) = self.facts();
         let [lhs, rhs] = arity(name, inputs)?;

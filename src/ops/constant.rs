@@ -61,6 +61,10 @@ impl Operator for Constant {
         vec![("value", self.value.to_string())]
     }
 
+    fn elementwise(&self) -> bool {
+        self.value.shape().rank() == 0
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let [] = arity(self.name(), inputs)?;
         Ok(vec![self.value.shape().clone()])

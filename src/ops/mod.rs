@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::graph::Function;
 use crate::hlo;
+use crate::shape::Dims;
 use crate::{Array, Result, Shape};
 
 /// What every operator knows of itself.
@@ -22,6 +23,12 @@ pub(crate) trait Operator {
     /// Its sub-functions, by the name of their role.
     fn functions(&self) -> Vec<(&'static str, &Arc<Function>)> {
         Vec::new()
+    }
+
+    /// Whether `eval` works position by position, so that on arrays of any equal shape it gives what it gives
+    /// on their elements: such reducers and comparators are evaluated on whole arrays.
+    fn elementwise(&self) -> bool {
+        false
     }
 
     /// The shape rule: the outputs' shapes from the inputs', or why these cannot be.
@@ -76,6 +83,15 @@ operators! {
     select: Select, Clamp;
     slice: Slice;
     transpose: Transpose, Reverse;
+    dot_general: DotGeneral;
+    reduce: Reduce;
+    reduce_variadic: ReduceVariadic;
+    sort: Sort;
+    top_k: TopK;
+    gather: Gather;
+    scatter: Scatter;
+    control: While, Conditional;
+    custom_call: CustomCall;
 }
 
 /// The inputs as an array of the operator's arity.
@@ -85,4 +101,65 @@ pub(crate) fn arity<const N: usize>(operator: &'static str, inputs: &[&Shape]) -
     let got = inputs.len();
     let inputs: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
     inputs.try_into().map_err(|_| crate::Error::argument(operator, "operands", format!("{N}"), got))
+}
+
+/// Requires that a sub-function takes and gives these shapes.
+pub(crate) fn signature(
+    operator: &'static str,
+    role: &str,
+    function: &Function,
+    parameters: &[Shape],
+    results: &[Shape],
+) -> Result<()> {
+    let got = (function.parameter_shapes(), function.result_shapes());
+    if got.0 == parameters && got.1 == results {
+        return Ok(());
+    }
+    let text = |parameters: &[Shape], results: &[Shape]| {
+        let list = |shapes: &[Shape]| shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", ");
+        format!("({}) -> ({})", list(parameters), list(results))
+    };
+    let expected = format!("a function {}", text(parameters, results));
+    Err(crate::Error::argument(operator, role, expected, text(&got.0, &got.1)))
+}
+
+/// Requires that `dimensions` are dimensions of an array of that rank, each at most once.
+pub(crate) fn distinct(
+    operator: &'static str,
+    argument: &str,
+    dimensions: &[usize],
+    rank: usize,
+) -> Result<()> {
+    let mut seen = vec![false; rank];
+    for &dimension in dimensions {
+        if !seen.get_mut(dimension).is_some_and(|seen| !std::mem::replace(seen, true)) {
+            let expected = format!("distinct dimensions below {rank}");
+            return Err(crate::Error::argument(operator, argument, expected, Dims(dimensions)));
+        }
+    }
+    Ok(())
+}
+
+/// As [`distinct`], and in increasing order.
+pub(crate) fn increasing(
+    operator: &'static str,
+    argument: &str,
+    dimensions: &[usize],
+    rank: usize,
+) -> Result<()> {
+    if dimensions.is_sorted_by(|a, b| a < b) && dimensions.last().is_none_or(|&last| last < rank) {
+        return Ok(());
+    }
+    let expected = format!("increasing dimensions below {rank}");
+    Err(crate::Error::argument(operator, argument, expected, Dims(dimensions)))
+}
+
+/// The dimensions below `rank` that are in none of `taken`.
+pub(crate) fn others(rank: usize, taken: &[&[usize]]) -> Vec<usize> {
+    (0..rank).filter(|axis| !taken.iter().any(|taken| taken.contains(axis))).collect()
+}
+
+/// Dimensions as the messages of HLO hold them.
+pub(crate) fn i64s(dimensions: &[usize]) -> Vec<i64> {
+    dimensions.iter().map(|&dimension| dimension as i64).collect()
 }

@@ -118,6 +118,10 @@ impl Operator for Unary {
         self.facts().0
     }
 
+    fn elementwise(&self) -> bool {
+        true
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let (name, _, domain) = self.facts();
         let [operand] = arity(name, inputs)?;

@@ -1,0 +1,326 @@
+//! Gathering slices at computed places.
+
+use crate::graph::Tensor;
+use crate::hlo;
+use crate::ops::{Operator, arity, distinct, i64s, increasing, others};
+use crate::shape::{Dims, offsets};
+use crate::{Array, Error, Result, Shape};
+
+/// Which dimensions play which part in a gather, as in XLA's `GatherDimensionNumbers`.
+///
+/// The dimensions of the indices other than `index_vector_dim` are the batch dimensions: the output has them,
+/// in order, and at `offset_dims` those of the slices that are neither collapsed nor batching.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatherDims {
+    /// The output's dimensions that are of the slice; increasing.
+    pub offset_dims: Vec<usize>,
+    /// The operand's dimensions of slice size 1 that the output lacks; increasing.
+    pub collapsed_slice_dims: Vec<usize>,
+    /// For each component of an index vector, the operand's dimension that it is an index of.
+    pub start_index_map: Vec<usize>,
+    /// The dimension of the indices that holds the index vectors; their rank where indices are single numbers.
+    pub index_vector_dim: usize,
+    /// The operand's dimensions that share their index with one of the indices' batch dimensions; increasing,
+    /// of slice size 1, and absent from the output's slices.
+    pub operand_batching_dims: Vec<usize>,
+    /// For each of `operand_batching_dims`, that dimension of the indices.
+    pub start_indices_batching_dims: Vec<usize>,
+}
+
+/// Slices of the operand, of equal sizes, at the places that indices give.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Gather {
+    pub(crate) dims: GatherDims,
+    pub(crate) slice_sizes: Vec<usize>,
+}
+
+impl Tensor {
+    /// Slices of sizes `slice_sizes` (one size for each dimension of this tensor) that start where `indices`
+    /// say.
+    ///
+    /// Indices are clamped, as XLA's: a slice that would reach over an edge starts so that it ends there, and
+    /// a negative index is 0. The clamping is in the indices' own dtype, which should hold the sizes.
+    ///
+    /// # Errors
+    /// Where the indices are not integers, or the dimensions do not fit the shapes or one another.
+    pub fn gather(&self, indices: &Tensor, dims: GatherDims, slice_sizes: &[usize]) -> Result<Tensor> {
+        self.builder().push_one(Gather { dims, slice_sizes: slice_sizes.to_vec() }, &[self, indices])
+    }
+
+    /// The slices at `indices` along `axis` (negative: from the end): in the output, the dimensions of
+    /// `indices` take the axis's place.
+    ///
+    /// Indices out of range are clamped; negative ones do not count from the end.
+    ///
+    /// # Errors
+    /// Where there is no such axis or it is of size 0, or the indices are not integers.
+    pub fn take(&self, indices: &Tensor, axis: isize) -> Result<Tensor> {
+        let axis = self.shape().axis("take", "axis", axis)?;
+        nonempty("take", self, axis)?;
+        let before = 0..axis;
+        let after = axis + indices.rank()..self.rank() - 1 + indices.rank();
+        let dims = GatherDims {
+            offset_dims: before.chain(after).collect(),
+            collapsed_slice_dims: vec![axis],
+            start_index_map: vec![axis],
+            index_vector_dim: indices.rank(),
+            ..GatherDims::default()
+        };
+        let mut slice_sizes = self.dims().to_vec();
+        slice_sizes[axis] = 1;
+        self.gather(indices, dims, &slice_sizes)
+    }
+
+    /// For each position of `indices`, the element at the same position but for `axis` (negative: from the
+    /// end), where the index is that of `indices`.
+    ///
+    /// Indices out of range are clamped; negative ones do not count from the end.
+    ///
+    /// # Errors
+    /// Where there is no such axis or it is of size 0, the indices are not integers, or their sizes differ from
+    /// this tensor's in another dimension.
+    pub fn take_along_axis(&self, indices: &Tensor, axis: isize) -> Result<Tensor> {
+        let axis = self.shape().axis("take_along_axis", "axis", axis)?;
+        nonempty("take_along_axis", self, axis)?;
+        along_axis("take_along_axis", self, indices, axis)?;
+        let batching = others(self.rank(), &[&[axis]]);
+        let dims = GatherDims {
+            collapsed_slice_dims: vec![axis],
+            start_index_map: vec![axis],
+            index_vector_dim: indices.rank(),
+            operand_batching_dims: batching.clone(),
+            start_indices_batching_dims: batching,
+            ..GatherDims::default()
+        };
+        // Without elements, slices of size 1 would not fit the operand.
+        if indices.shape().element_count() == 0 {
+            return self.builder().constant(Array::zeros(indices.shape().with_dtype(self.dtype()))?);
+        }
+        self.gather(indices, dims, &vec![1; self.rank()])
+    }
+}
+
+/// Refuses an axis that has no index.
+fn nonempty(operator: &'static str, operand: &Tensor, axis: usize) -> Result<()> {
+    match operand.dims()[axis] {
+        0 => Err(Error::argument(operator, "axis", "one of size 1 at least", operand.shape())),
+        _ => Ok(()),
+    }
+}
+
+/// Requires that the indices have the operand's sizes but for the axis.
+pub(crate) fn along_axis(
+    operator: &'static str,
+    operand: &Tensor,
+    indices: &Tensor,
+    axis: usize,
+) -> Result<()> {
+    let mut sizes = operand.dims().to_vec();
+    if let Some(&size) = indices.dims().get(axis) {
+        sizes[axis] = size;
+    }
+    if sizes == indices.dims() {
+        return Ok(());
+    }
+    let expected = format!("of the sizes of {} but for dimension {axis}", operand.shape());
+    Err(Error::argument(operator, "indices", expected, indices.shape()))
+}
+
+/// The parts of a gather or a scatter that its operand and indices share.
+pub(crate) struct Window<'a> {
+    pub(crate) operator: &'static str,
+    pub(crate) operand: &'a Shape,
+    pub(crate) indices: &'a Shape,
+    /// The operand's dimensions of window size 1 that the windows outside lack.
+    pub(crate) collapsed: &'a [usize],
+    pub(crate) index_map: &'a [usize],
+    pub(crate) index_vector_dim: usize,
+    pub(crate) operand_batching: &'a [usize],
+    pub(crate) indices_batching: &'a [usize],
+}
+
+impl Window<'_> {
+    /// Checks all that does not concern the windows; `names` are those of the collapsed dimensions, the index
+    /// map, and the batching dimensions.
+    pub(crate) fn check(&self, names: [&str; 4]) -> Result<()> {
+        let Window { operator, operand, indices, .. } = self;
+        let [collapsed, index_map, operand_batching, indices_batching] = names;
+        if !indices.dtype().is_integer() {
+            return Err(Error::argument(operator, "indices' dtype", "an integer", indices.dtype()));
+        }
+        if self.index_vector_dim > indices.rank() {
+            let expected = format!("at most the rank of {indices}");
+            return Err(Error::argument(operator, "index_vector_dim", expected, self.index_vector_dim));
+        }
+        increasing(operator, collapsed, self.collapsed, operand.rank())?;
+        increasing(operator, operand_batching, self.operand_batching, operand.rank())?;
+        let absent = [self.collapsed, self.operand_batching].concat();
+        distinct(operator, &format!("{collapsed} and {operand_batching}"), &absent, operand.rank())?;
+        let mapped = [self.index_map, self.operand_batching].concat();
+        distinct(operator, &format!("{index_map} and {operand_batching}"), &mapped, operand.rank())?;
+        let components = indices.dims().get(self.index_vector_dim).copied().unwrap_or(1);
+        if self.index_map.len() != components {
+            let expected = format!("{components} dimensions, one for each component of an index");
+            return Err(Error::argument(operator, index_map, expected, Dims(self.index_map)));
+        }
+        distinct(operator, indices_batching, self.indices_batching, indices.rank())?;
+        let sizes = |shape: &Shape, axes: &[usize]| shape.part(axes).0;
+        if self.indices_batching.contains(&self.index_vector_dim)
+            || sizes(operand, self.operand_batching) != sizes(indices, self.indices_batching)
+        {
+            let expected = format!("batch dimensions of {indices} of the sizes of {operand_batching}");
+            return Err(Error::argument(operator, indices_batching, expected, Dims(self.indices_batching)));
+        }
+        Ok(())
+    }
+
+    /// The indices' dimensions that are not of the index vectors.
+    pub(crate) fn batch_axes(&self) -> Vec<usize> {
+        others(self.indices.rank(), &[&[self.index_vector_dim]])
+    }
+
+    /// The operand's dimensions that the windows have outside.
+    pub(crate) fn window_axes(&self) -> Vec<usize> {
+        others(self.operand.rank(), &[self.collapsed, self.operand_batching])
+    }
+
+    /// For each batch position, the start of its window in each dimension of the operand, not yet clamped.
+    pub(crate) fn starts(&self, indices: &Array) -> Vec<Vec<i128>> {
+        let (dims, strides) = self.indices.part(&self.batch_axes());
+        let component = self.indices.strides().get(self.index_vector_dim).copied().unwrap_or(0);
+        let (batching_dims, batching_strides) = self.indices.part(self.indices_batching);
+        let values = indices.to_i128();
+        let start = |offset: usize| {
+            let mut start = vec![0; self.operand.rank()];
+            for (index, &axis) in self.index_map.iter().enumerate() {
+                start[axis] = values[offset + index * component];
+            }
+            for (index, &axis) in self.operand_batching.iter().enumerate() {
+                start[axis] = (offset / batching_strides[index] % batching_dims[index]) as i128;
+            }
+            start
+        };
+        offsets(&dims, &strides).into_iter().map(start).collect()
+    }
+}
+
+impl Gather {
+    fn window<'a>(&'a self, operand: &'a Shape, indices: &'a Shape) -> Window<'a> {
+        Window {
+            operator: self.name(),
+            operand,
+            indices,
+            collapsed: &self.dims.collapsed_slice_dims,
+            index_map: &self.dims.start_index_map,
+            index_vector_dim: self.dims.index_vector_dim,
+            operand_batching: &self.dims.operand_batching_dims,
+            indices_batching: &self.dims.start_indices_batching_dims,
+        }
+    }
+}
+
+impl Operator for Gather {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn params(&self) -> Vec<(&'static str, String)> {
+        let dims = &self.dims;
+        let mut params = vec![
+            ("offset_dims", Dims(&dims.offset_dims).to_string()),
+            ("collapsed_slice_dims", Dims(&dims.collapsed_slice_dims).to_string()),
+            ("start_index_map", Dims(&dims.start_index_map).to_string()),
+            ("index_vector_dim", dims.index_vector_dim.to_string()),
+        ];
+        if !dims.operand_batching_dims.is_empty() {
+            params.push(("operand_batching_dims", Dims(&dims.operand_batching_dims).to_string()));
+            params.push(("start_indices_batching_dims", Dims(&dims.start_indices_batching_dims).to_string()));
+        }
+        params.push(("slice_sizes", Dims(&self.slice_sizes).to_string()));
+        params
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let name = self.name();
+        let [operand, indices] = arity(name, inputs)?;
+        let window = self.window(&operand, &indices);
+        window.check([
+            "collapsed_slice_dims",
+            "start_index_map",
+            "operand_batching_dims",
+            "start_indices_batching_dims",
+        ])?;
+        let fits = self.slice_sizes.len() == operand.rank()
+            && self.slice_sizes.iter().zip(operand.dims()).all(|(size, dim)| size <= dim);
+        if !fits {
+            let expected = format!("at most the sizes of {operand}");
+            return Err(Error::argument(name, "slice_sizes", expected, Dims(&self.slice_sizes)));
+        }
+        let absent = [window.collapsed, window.operand_batching].concat();
+        if let Some(axis) = absent.into_iter().find(|&axis| self.slice_sizes[axis] != 1) {
+            let expected = format!("1 at dimension {axis}, which is collapsed or batching");
+            return Err(Error::argument(name, "slice_sizes", expected, Dims(&self.slice_sizes)));
+        }
+        let (batch_axes, window_axes) = (window.batch_axes(), window.window_axes());
+        let rank = batch_axes.len() + window_axes.len();
+        increasing(name, "offset_dims", &self.dims.offset_dims, rank)?;
+        if self.dims.offset_dims.len() != window_axes.len() {
+            let expected = format!("{} dimensions, those of a slice", window_axes.len());
+            return Err(Error::argument(name, "offset_dims", expected, Dims(&self.dims.offset_dims)));
+        }
+        let mut sizes = vec![0; rank];
+        for (&place, axis) in self.dims.offset_dims.iter().zip(window_axes) {
+            sizes[place] = self.slice_sizes[axis];
+        }
+        for (place, axis) in others(rank, &[&self.dims.offset_dims]).into_iter().zip(batch_axes) {
+            sizes[place] = indices.dims()[axis];
+        }
+        Ok(vec![operand.with_dims(sizes)])
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let (operand, indices) = (inputs[0].shape(), inputs[1].shape());
+        let output = self.infer(&[operand, indices])?.remove(0);
+        if output.element_count() == 0 {
+            return Ok(vec![Array::zeros(output)?]);
+        }
+        let window = self.window(operand, indices);
+        let strides = operand.strides();
+        let within = offsets(&self.slice_sizes, &strides);
+        let places = |axes: &[usize]| {
+            let (dims, strides) = output.part(axes);
+            offsets(&dims, &strides)
+        };
+        let slice_places = places(&self.dims.offset_dims);
+        let batch_places = places(&others(output.rank(), &[&self.dims.offset_dims]));
+        let mut sources = vec![0; output.element_count()];
+        for (batch_place, start) in batch_places.into_iter().zip(window.starts(&inputs[1])) {
+            let first: usize = (0..operand.rank())
+                .map(|axis| {
+                    let last = operand.dims()[axis] - self.slice_sizes[axis];
+                    start[axis].clamp(0, last as i128) as usize * strides[axis]
+                })
+                .sum();
+            for (slice_place, offset) in slice_places.iter().zip(&within) {
+                sources[batch_place + slice_place] = first + offset;
+            }
+        }
+        Ok(vec![inputs[0].rearranged(output.dims(), None, |position| Some(sources[position]))])
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        let output = self.infer(&[inputs[0].shape(), inputs[1].shape()])?.remove(0);
+        let gather = module.add_with("gather", &output, &[&inputs[0], &inputs[1]], |instruction| {
+            instruction.gather_dimension_numbers = Some(hlo::proto::GatherDimensionNumbers {
+                offset_dims: i64s(&self.dims.offset_dims),
+                collapsed_slice_dims: i64s(&self.dims.collapsed_slice_dims),
+                start_index_map: i64s(&self.dims.start_index_map),
+                index_vector_dim: self.dims.index_vector_dim as i64,
+                operand_batching_dims: i64s(&self.dims.operand_batching_dims),
+                start_indices_batching_dims: i64s(&self.dims.start_indices_batching_dims),
+            });
+            instruction.gather_slice_sizes = i64s(&self.slice_sizes);
+        });
+        Ok(vec![gather])
+    }
+}

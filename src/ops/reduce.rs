@@ -1,0 +1,184 @@
+//! Reductions of one operand by a fixed operator, with its identity where there is nothing to reduce.
+
+use crate::graph::Tensor;
+use crate::hlo;
+use crate::ops::binary::Binary;
+use crate::ops::{Operator, arity, i64s, increasing, others};
+use crate::shape::{Dims, offsets};
+use crate::{Array, DType, Error, Result, Shape};
+
+/// Combines the elements along some dimensions, which the output lacks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reduce {
+    pub(crate) kind: Kind,
+    /// Increasing.
+    pub(crate) dimensions: Vec<usize>,
+}
+
+/// How elements are combined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sum,
+    Prod,
+    Max,
+    Min,
+    And,
+    Or,
+}
+
+impl Kind {
+    /// The name, and the operator that combines two elements.
+    fn facts(self) -> (&'static str, Binary) {
+        match self {
+            Kind::Sum => ("reduce_sum", Binary::Add),
+            Kind::Prod => ("reduce_prod", Binary::Mul),
+            Kind::Max => ("reduce_max", Binary::Max),
+            Kind::Min => ("reduce_min", Binary::Min),
+            Kind::And => ("reduce_all", Binary::And),
+            Kind::Or => ("reduce_any", Binary::Or),
+        }
+    }
+
+    /// What combining with changes nothing, as a scalar.
+    pub(crate) fn identity(self, dtype: DType) -> Result<Array> {
+        let shape = Shape::scalar(dtype);
+        match self {
+            Kind::Sum | Kind::Or => Array::zeros(shape),
+            Kind::Prod | Kind::And => Array::from_f64(shape, &[1.0]),
+            // Integers saturate: these are their least and their greatest value.
+            Kind::Max if dtype != DType::Pred => Array::from_f64(shape, &[f64::NEG_INFINITY]),
+            Kind::Max => Array::zeros(shape),
+            Kind::Min => Array::from_f64(shape, &[f64::INFINITY]),
+        }
+    }
+}
+
+macro_rules! reduce_methods {
+    ($($(#[$doc:meta])* $method:ident => $kind:ident;)*) => {
+        impl Tensor {
+            $($(#[$doc])*
+            ///
+            /// # Errors
+            /// Where a dimension is out of range or named twice, or the operator does not take this dtype.
+            pub fn $method(&self, dimensions: &[isize]) -> Result<Tensor> {
+                let dimensions = self.shape().axes(stringify!($method), "dimensions", dimensions)?;
+                self.builder().push_one(Reduce { kind: Kind::$kind, dimensions }, &[self])
+            })*
+        }
+    };
+}
+
+reduce_methods! {
+    /// The sum of numbers over `dimensions` (negative: from the end); 0 where there are none.
+    ///
+    /// XLA adds in any order, and f16 and bf16 as the target likes: rounded after each addition or once. The
+    /// interpreter adds in f64 and rounds once. Integers wrap.
+    reduce_sum => Sum;
+    /// The product of numbers over `dimensions` (negative: from the end); 1 where there are none. Of its
+    /// rounding, see [`reduce_sum`](Tensor::reduce_sum).
+    reduce_prod => Prod;
+    /// The greatest element over `dimensions` (negative: from the end), NaN where one is; -∞, the least
+    /// integer or false where there are none.
+    reduce_max => Max;
+    /// The least element over `dimensions` (negative: from the end), NaN where one is; ∞, the greatest
+    /// integer or true where there are none.
+    reduce_min => Min;
+    /// Whether all preds over `dimensions` (negative: from the end) are true; so they are where there are none.
+    reduce_all => And;
+    /// Whether any pred over `dimensions` (negative: from the end) is true.
+    reduce_any => Or;
+}
+
+impl Tensor {
+    /// The mean of floats over `dimensions` (negative: from the end); NaN where there are none.
+    ///
+    /// # Errors
+    /// Where a dimension is out of range or named twice, or the dtype is not a float's.
+    pub fn mean(&self, dimensions: &[isize]) -> Result<Tensor> {
+        let axes = self.shape().axes("mean", "dimensions", dimensions)?;
+        if !self.dtype().is_float() {
+            return Err(Error::argument("mean", "operand's dtype", "floating", self.dtype()));
+        }
+        let count: f64 = self.shape().part(&axes).0.iter().map(|&dim| dim as f64).product();
+        self.reduce_sum(dimensions)? / count
+    }
+}
+
+impl Operator for Reduce {
+    fn name(&self) -> &'static str {
+        self.kind.facts().0
+    }
+
+    fn params(&self) -> Vec<(&'static str, String)> {
+        vec![("dimensions", Dims(&self.dimensions).to_string())]
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let [operand] = arity(self.name(), inputs)?;
+        increasing(self.name(), "dimensions", &self.dimensions, operand.rank())?;
+        let pred = operand.dtype() == DType::Pred;
+        let (allowed, expected) = match self.kind {
+            Kind::Sum | Kind::Prod => (!pred, "a number"),
+            Kind::Max | Kind::Min => (true, ""),
+            Kind::And | Kind::Or => (pred, "pred"),
+        };
+        if !allowed {
+            return Err(Error::argument(self.name(), "operand's dtype", expected, operand.dtype()));
+        }
+        let kept = others(operand.rank(), &[&self.dimensions]);
+        Ok(vec![operand.with_dims(operand.part(&kept).0)])
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let operand = &inputs[0];
+        let shape = operand.shape();
+        let output = self.infer(&[shape])?.remove(0);
+        let (kept, reduced) = walk(shape, &self.dimensions);
+        let (_, combine) = self.kind.facts();
+        let identity = self.kind.identity(shape.dtype())?;
+        let array = if shape.dtype().is_float() {
+            let (values, identity) = (operand.to_f64(), identity.to_f64()[0]);
+            let fold = |start: &usize| {
+                reduced.iter().fold(identity, |sum, offset| combine.float(sum, values[start + offset]))
+            };
+            Array::from_f64(output, &kept.iter().map(fold).collect::<Vec<_>>())?
+        } else {
+            let (values, identity) = (operand.to_i128(), identity.to_i128()[0]);
+            let dtype = shape.dtype();
+            let fold = |start: &usize| {
+                reduced.iter().fold(identity, |sum, offset| combine.integer(sum, values[start + offset], dtype))
+            };
+            Array::from_i128(output, &kept.iter().map(fold).collect::<Vec<_>>())?
+        };
+        Ok(vec![array])
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        let operand = &inputs[0];
+        let output = self.infer(&[operand.shape()])?.remove(0);
+        let scalar = operand.shape().with_dims([]);
+        let (name, combine) = self.kind.facts();
+        let reducer = module.computation(name, |module| {
+            let operands = [module.parameter(0, "", &scalar), module.parameter(1, "", &scalar)];
+            Ok(combine.hlo(module, &operands)?.remove(0).id())
+        })?;
+        let init = module.constant(&self.kind.identity(scalar.dtype())?);
+        let reduce = module.add_with("reduce", &output, &[operand, &init], |instruction| {
+            instruction.dimensions = i64s(&self.dimensions);
+            instruction.called_computation_ids = vec![reducer.id()];
+        });
+        Ok(vec![reduce])
+    }
+}
+
+/// The offsets of the output's positions, and from each of them those of the elements that it combines.
+pub(crate) fn walk(shape: &Shape, dimensions: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let (dims, strides) = shape.part(&others(shape.rank(), &[dimensions]));
+    let kept = offsets(&dims, &strides);
+    if kept.is_empty() {
+        // The reduced sizes may be of any product then.
+        return (kept, Vec::new());
+    }
+    let (dims, strides) = shape.part(dimensions);
+    (kept, offsets(&dims, &strides))
+}

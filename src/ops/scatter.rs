@@ -1,0 +1,272 @@
+//! Scattering updates to computed places.
+
+use crate::graph::{Tensor, same_dtype};
+use crate::hlo;
+use crate::ops::binary::Binary;
+use crate::ops::gather::{Window, along_axis};
+use crate::ops::{Operator, arity, i64s, increasing, others};
+use crate::shape::{Dims, offsets};
+use crate::{Array, DType, Error, Result, Shape};
+
+/// Which dimensions play which part in a scatter, as in XLA's `ScatterDimensionNumbers`.
+///
+/// The dimensions of the indices other than `index_vector_dim` are the batch dimensions: the updates have them,
+/// in order, and at `update_window_dims` those of the windows that are neither inserted nor batching.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScatterDims {
+    /// The updates' dimensions that are of the window; increasing.
+    pub update_window_dims: Vec<usize>,
+    /// The operand's dimensions of window size 1 that the updates lack; increasing.
+    pub inserted_window_dims: Vec<usize>,
+    /// For each component of an index vector, the operand's dimension that it is an index of.
+    pub scatter_dims_to_operand_dims: Vec<usize>,
+    /// The dimension of the indices that holds the index vectors; their rank where indices are single numbers.
+    pub index_vector_dim: usize,
+    /// The operand's dimensions that share their index with one of the indices' batch dimensions; increasing,
+    /// of window size 1, and absent from the updates' windows.
+    pub input_batching_dims: Vec<usize>,
+    /// For each of `input_batching_dims`, that dimension of the indices.
+    pub scatter_indices_batching_dims: Vec<usize>,
+}
+
+/// How an update is combined with what the operand has in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScatterKind {
+    /// The update takes its place.
+    Set,
+    /// Their sum; of numbers.
+    Add,
+    /// The greater one.
+    Max,
+    /// The lesser one.
+    Min,
+}
+
+impl ScatterKind {
+    /// The name, and the operator that combines two elements.
+    fn facts(self) -> (&'static str, Option<Binary>) {
+        match self {
+            ScatterKind::Set => ("scatter_set", None),
+            ScatterKind::Add => ("scatter_add", Some(Binary::Add)),
+            ScatterKind::Max => ("scatter_max", Some(Binary::Max)),
+            ScatterKind::Min => ("scatter_min", Some(Binary::Min)),
+        }
+    }
+}
+
+/// The operand with updates combined into it at the places that indices give.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scatter {
+    pub(crate) kind: ScatterKind,
+    pub(crate) dims: ScatterDims,
+}
+
+impl Tensor {
+    /// This tensor with windows of `updates` combined into it where `indices` say.
+    ///
+    /// A window that would reach over an edge is dropped as a whole, as XLA does. Where several updates fall on
+    /// one element, they are combined in any order: which one a [`ScatterKind::Set`] leaves is open.
+    ///
+    /// # Errors
+    /// Where the indices are not integers, the updates are of another dtype, the kind does not take it, or the
+    /// dimensions do not fit the shapes or one another.
+    pub fn scatter(
+        &self,
+        indices: &Tensor,
+        updates: &Tensor,
+        kind: ScatterKind,
+        dims: ScatterDims,
+    ) -> Result<Tensor> {
+        self.builder().push_one(Scatter { kind, dims }, &[self, indices, updates])
+    }
+
+    /// This tensor with each of `updates` combined into the element at the same position but for `axis`
+    /// (negative: from the end), where the index is that of `indices`: the counterpart of
+    /// [`take_along_axis`](Tensor::take_along_axis).
+    ///
+    /// Updates whose index is out of range are dropped; of several on one element, see
+    /// [`scatter`](Tensor::scatter).
+    ///
+    /// # Errors
+    /// Where there is no such axis, the indices are not integers, their sizes differ from this tensor's in
+    /// another dimension, or the updates are not of the indices' sizes and this tensor's dtype.
+    pub fn scatter_along_axis(
+        &self,
+        indices: &Tensor,
+        updates: &Tensor,
+        axis: isize,
+        kind: ScatterKind,
+    ) -> Result<Tensor> {
+        let axis = self.shape().axis("scatter_along_axis", "axis", axis)?;
+        along_axis("scatter_along_axis", self, indices, axis)?;
+        let batching = others(self.rank(), &[&[axis]]);
+        let dims = ScatterDims {
+            inserted_window_dims: vec![axis],
+            scatter_dims_to_operand_dims: vec![axis],
+            index_vector_dim: indices.rank(),
+            input_batching_dims: batching.clone(),
+            scatter_indices_batching_dims: batching,
+            ..ScatterDims::default()
+        };
+        self.scatter(indices, updates, kind, dims)
+    }
+}
+
+impl Scatter {
+    fn window<'a>(&'a self, operand: &'a Shape, indices: &'a Shape) -> Window<'a> {
+        Window {
+            operator: self.name(),
+            operand,
+            indices,
+            collapsed: &self.dims.inserted_window_dims,
+            index_map: &self.dims.scatter_dims_to_operand_dims,
+            index_vector_dim: self.dims.index_vector_dim,
+            operand_batching: &self.dims.input_batching_dims,
+            indices_batching: &self.dims.scatter_indices_batching_dims,
+        }
+    }
+
+    /// The positions in the operand and in the updates of each pair to combine.
+    fn pairs(&self, inputs: &[Array]) -> Vec<(usize, usize)> {
+        let (operand, updates) = (inputs[0].shape(), inputs[2].shape());
+        if operand.element_count() == 0 || updates.element_count() == 0 {
+            return Vec::new();
+        }
+        let window = self.window(operand, inputs[1].shape());
+        let mut sizes = vec![1; operand.rank()];
+        for (&place, axis) in self.dims.update_window_dims.iter().zip(window.window_axes()) {
+            sizes[axis] = updates.dims()[place];
+        }
+        let strides = operand.strides();
+        let within = offsets(&sizes, &strides);
+        let places = |axes: &[usize]| {
+            let (dims, strides) = updates.part(axes);
+            offsets(&dims, &strides)
+        };
+        let window_places = places(&self.dims.update_window_dims);
+        let batch_places = places(&others(updates.rank(), &[&self.dims.update_window_dims]));
+        let mut pairs = Vec::with_capacity(updates.element_count());
+        for (batch_place, start) in batch_places.into_iter().zip(window.starts(&inputs[1])) {
+            let inside = (0..operand.rank())
+                .all(|axis| start[axis] >= 0 && start[axis] + sizes[axis] as i128 <= operand.dims()[axis] as i128);
+            if inside {
+                let first: usize = start.iter().zip(&strides).map(|(&index, stride)| index as usize * stride).sum();
+                let window = within.iter().zip(&window_places);
+                pairs.extend(window.map(|(offset, place)| (first + offset, batch_place + place)));
+            }
+        }
+        pairs
+    }
+}
+
+impl Operator for Scatter {
+    fn name(&self) -> &'static str {
+        self.kind.facts().0
+    }
+
+    fn params(&self) -> Vec<(&'static str, String)> {
+        let dims = &self.dims;
+        let mut params = vec![
+            ("update_window_dims", Dims(&dims.update_window_dims).to_string()),
+            ("inserted_window_dims", Dims(&dims.inserted_window_dims).to_string()),
+            ("scatter_dims_to_operand_dims", Dims(&dims.scatter_dims_to_operand_dims).to_string()),
+            ("index_vector_dim", dims.index_vector_dim.to_string()),
+        ];
+        if !dims.input_batching_dims.is_empty() {
+            let indices_batching = Dims(&dims.scatter_indices_batching_dims).to_string();
+            params.push(("input_batching_dims", Dims(&dims.input_batching_dims).to_string()));
+            params.push(("scatter_indices_batching_dims", indices_batching));
+        }
+        params
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let name = self.name();
+        let [operand, indices, updates] = arity(name, inputs)?;
+        same_dtype(name, "updates", &updates, &operand)?;
+        if self.kind == ScatterKind::Add && operand.dtype() == DType::Pred {
+            return Err(Error::argument(name, "operand's dtype", "a number", operand.dtype()));
+        }
+        let window = self.window(&operand, &indices);
+        window.check([
+            "inserted_window_dims",
+            "scatter_dims_to_operand_dims",
+            "input_batching_dims",
+            "scatter_indices_batching_dims",
+        ])?;
+        let (batch_axes, window_axes) = (window.batch_axes(), window.window_axes());
+        let rank = batch_axes.len() + window_axes.len();
+        increasing(name, "update_window_dims", &self.dims.update_window_dims, rank)?;
+        if self.dims.update_window_dims.len() != window_axes.len() {
+            let expected = format!("{} dimensions, those of a window", window_axes.len());
+            let got = Dims(&self.dims.update_window_dims);
+            return Err(Error::argument(name, "update_window_dims", expected, got));
+        }
+        if updates.rank() != rank {
+            return Err(Error::argument(name, "updates", format!("of rank {rank}"), &updates));
+        }
+        for (&place, axis) in self.dims.update_window_dims.iter().zip(window_axes) {
+            if updates.dims()[place] > operand.dims()[axis] {
+                let expected = format!("of size {} at most at dimension {place}", operand.dims()[axis]);
+                return Err(Error::argument(name, "updates", expected, &updates));
+            }
+        }
+        for (place, axis) in others(rank, &[&self.dims.update_window_dims]).into_iter().zip(batch_axes) {
+            if updates.dims()[place] != indices.dims()[axis] {
+                let expected =
+                    format!("of size {} at dimension {place}, as indices {indices}", indices.dims()[axis]);
+                return Err(Error::argument(name, "updates", expected, &updates));
+            }
+        }
+        Ok(vec![operand])
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let shape = inputs[0].shape();
+        let (_, combine) = self.kind.facts();
+        let pairs = self.pairs(inputs);
+        let array = if shape.dtype().is_float() {
+            let (mut values, updates) = (inputs[0].to_f64(), inputs[2].to_f64());
+            for (place, update) in pairs {
+                let update = updates[update];
+                values[place] = combine.map_or(update, |combine| combine.float(values[place], update));
+            }
+            Array::from_f64(shape.clone(), &values)?
+        } else {
+            let (mut values, updates) = (inputs[0].to_i128(), inputs[2].to_i128());
+            for (place, update) in pairs {
+                let update = updates[update];
+                let sum = |combine: Binary| combine.integer(values[place], update, shape.dtype());
+                values[place] = combine.map_or(update, sum);
+            }
+            Array::from_i128(shape.clone(), &values)?
+        };
+        Ok(vec![array])
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        let operand = inputs[0].shape();
+        let scalar = operand.with_dims([]);
+        let (name, combine) = self.kind.facts();
+        let update = module.computation(name, |module| {
+            let operands = [module.parameter(0, "", &scalar), module.parameter(1, "", &scalar)];
+            Ok(match combine {
+                None => operands[1].id(),
+                Some(combine) => combine.hlo(module, &operands)?.remove(0).id(),
+            })
+        })?;
+        let operands: Vec<&hlo::Value> = inputs.iter().collect();
+        let scatter = module.add_with("scatter", operand, &operands, |instruction| {
+            instruction.scatter_dimension_numbers = Some(hlo::proto::ScatterDimensionNumbers {
+                update_window_dims: i64s(&self.dims.update_window_dims),
+                inserted_window_dims: i64s(&self.dims.inserted_window_dims),
+                scatter_dims_to_operand_dims: i64s(&self.dims.scatter_dims_to_operand_dims),
+                index_vector_dim: self.dims.index_vector_dim as i64,
+                input_batching_dims: i64s(&self.dims.input_batching_dims),
+                scatter_indices_batching_dims: i64s(&self.dims.scatter_indices_batching_dims),
+            });
+            instruction.called_computation_ids = vec![update.id()];
+        });
+        Ok(vec![scatter])
+    }
+}

@@ -1,0 +1,194 @@
+//! Sorting.
+
+use std::sync::Arc;
+
+use crate::graph::{Builder, Convention, Function, Tensor};
+use crate::hlo;
+use crate::ops::{Operator, others, signature};
+use crate::shape::{Dims, offsets};
+use crate::{Array, DType, Error, Result, Shape};
+
+/// Sorts operands of equal sizes together along a dimension.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sort {
+    pub(crate) dimension: usize,
+    pub(crate) is_stable: bool,
+    /// From a left and a right element of each operand in turn, whether left comes first.
+    pub(crate) comparator: Arc<Function>,
+}
+
+impl Builder {
+    /// Sorts operands of equal sizes together along `axis` (negative: from the end).
+    ///
+    /// For n operands, `comparator` takes 2n scalars (the left and the right element of operand 0, then those
+    /// of operand 1, ...) and gives a pred: whether left must come before right. It must be a strict weak
+    /// order; under any other, the output is some permutation of the input. `stable` keeps the order of
+    /// elements of which neither comes first; otherwise it is left open.
+    ///
+    /// # Errors
+    /// Where there is no operand, their sizes differ, they have no such axis, or the comparator does not fit.
+    pub fn sort_by(
+        &self,
+        operands: &[&Tensor],
+        axis: isize,
+        stable: bool,
+        comparator: Function,
+    ) -> Result<Vec<Tensor>> {
+        let Some(first) = operands.first() else {
+            return Err(Error::argument("sort", "operands", "one at least", "none"));
+        };
+        let dimension = first.shape().axis("sort", "axis", axis)?;
+        self.push(Sort { dimension, is_stable: stable, comparator: Arc::new(comparator) }, operands)
+    }
+}
+
+impl Sort {
+    /// The positions of the elements in sorted order, line after line.
+    ///
+    /// A merge sort whose comparisons are evaluated in batches: for all elements at once, a step of the binary
+    /// search for their place in the neighbouring run. Unlike the library's sorts it takes any comparator.
+    fn order(&self, inputs: &[Array], lines: &[usize], size: usize, stride: usize) -> Result<Vec<usize>> {
+        let mut order: Vec<usize> =
+            lines.iter().flat_map(|line| (0..size).map(move |index| line + index * stride)).collect();
+        let mut width = 1;
+        while width < size {
+            let mut searches = Vec::with_capacity(order.len());
+            for start in (0..order.len()).step_by(size) {
+                for left in (start..start + size).step_by(2 * width) {
+                    let middle = (left + width).min(start + size);
+                    let end = (middle + width).min(start + size);
+                    searches.extend((left..middle).map(|element| Search { element, low: middle, high: end }));
+                }
+            }
+            self.search(inputs, &order, &mut searches)?;
+            order = merge(&order, &searches, size, width);
+            width *= 2;
+        }
+        Ok(order)
+    }
+
+    /// Finds, for each element, the first of its neighbouring run that does not come before it.
+    fn search(&self, inputs: &[Array], order: &[usize], searches: &mut [Search]) -> Result<()> {
+        let mut open: Vec<usize> = (0..searches.len()).collect();
+        loop {
+            open.retain(|&index| searches[index].low < searches[index].high);
+            if open.is_empty() {
+                return Ok(());
+            }
+            let dims = [open.len()];
+            let right = |p: usize| Some(order[searches[open[p]].middle()]);
+            let left = |p: usize| Some(order[searches[open[p]].element]);
+            let scalars: Vec<Array> = inputs
+                .iter()
+                .flat_map(|input| {
+                    [input.rearranged(&dims, None, right), input.rearranged(&dims, None, left)]
+                })
+                .collect();
+            let before = self.comparator.eval_each(&dims, &scalars)?.remove(0);
+            for (&index, &before) in open.iter().zip(before.as_bytes()) {
+                let search = &mut searches[index];
+                match before {
+                    0 => search.high = search.middle(),
+                    _ => search.low = search.middle() + 1,
+                }
+            }
+        }
+    }
+}
+
+/// A binary search for the place of an element in `low..high`, all of them positions in the current order.
+struct Search {
+    element: usize,
+    low: usize,
+    high: usize,
+}
+
+impl Search {
+    fn middle(&self) -> usize {
+        self.low + (self.high - self.low) / 2
+    }
+}
+
+/// Merges neighbouring runs, given the place in the right one of each element of the left one.
+fn merge(order: &[usize], searches: &[Search], size: usize, width: usize) -> Vec<usize> {
+    let mut merged = Vec::with_capacity(order.len());
+    let mut searches = searches.iter();
+    for start in (0..order.len()).step_by(size) {
+        for left in (start..start + size).step_by(2 * width) {
+            let middle = (left + width).min(start + size);
+            let end = (middle + width).min(start + size);
+            let mut right = middle;
+            for search in searches.by_ref().take(middle - left) {
+                // Under an inconsistent comparator places can decrease; the merge stays a permutation.
+                let place = search.low.max(right);
+                merged.extend_from_slice(&order[right..place]);
+                merged.push(order[search.element]);
+                right = place;
+            }
+            merged.extend_from_slice(&order[right..end]);
+        }
+    }
+    merged
+}
+
+impl Operator for Sort {
+    fn name(&self) -> &'static str {
+        "sort"
+    }
+
+    fn params(&self) -> Vec<(&'static str, String)> {
+        vec![("dimension", self.dimension.to_string()), ("is_stable", self.is_stable.to_string())]
+    }
+
+    fn functions(&self) -> Vec<(&'static str, &Arc<Function>)> {
+        vec![("comparator", &self.comparator)]
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let Some(&first) = inputs.first() else {
+            return Err(Error::argument(self.name(), "operands", "one at least", "none"));
+        };
+        if self.dimension >= first.rank() {
+            let expected = format!("less than the rank of {first}");
+            return Err(Error::argument(self.name(), "dimension", expected, self.dimension));
+        }
+        if let Some(index) = inputs.iter().position(|input| input.dims() != first.dims()) {
+            let expected = format!("of sizes {}, as operand 0", Dims(first.dims()));
+            return Err(Error::argument(self.name(), format!("operand {index}"), expected, inputs[index]));
+        }
+        let scalars: Vec<Shape> =
+            inputs.iter().flat_map(|input| std::iter::repeat_n(input.with_dims([]), 2)).collect();
+        signature(self.name(), "comparator", &self.comparator, &scalars, &[Shape::scalar(DType::Pred)])?;
+        Ok(inputs.iter().map(|&input| input.clone()).collect())
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let shape = inputs[0].shape();
+        if shape.element_count() == 0 {
+            return Ok(inputs.to_vec());
+        }
+        let (size, stride) = (shape.dims()[self.dimension], shape.strides()[self.dimension]);
+        let (dims, strides) = shape.part(&others(shape.rank(), &[&[self.dimension]]));
+        let lines = offsets(&dims, &strides);
+        let order = self.order(inputs, &lines, size, stride)?;
+        // The element at `sources[p]` goes to p.
+        let mut sources = vec![0; order.len()];
+        for (line, order) in lines.iter().zip(order.chunks_exact(size)) {
+            for (index, &source) in order.iter().enumerate() {
+                sources[line + index * stride] = source;
+            }
+        }
+        Ok(inputs.iter().map(|input| input.rearranged(shape.dims(), None, |p| Some(sources[p]))).collect())
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        let comparator = self.comparator.emit(module, Convention::Flat)?;
+        let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape().clone()).collect();
+        let operands: Vec<&hlo::Value> = inputs.iter().collect();
+        Ok(module.add_variadic("sort", &shapes, &operands, |instruction| {
+            instruction.dimensions = vec![self.dimension as i64];
+            instruction.is_stable = self.is_stable;
+            instruction.called_computation_ids = vec![comparator.id()];
+        }))
+    }
+}
