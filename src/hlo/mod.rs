@@ -7,7 +7,6 @@ mod print;
 pub mod proto;
 
 pub(crate) use builder::{Builder, Computation, Value};
-pub(crate) use proto::HloInstructionProto as Instruction;
 
 use crate::{DType, Shape};
 
@@ -27,6 +26,13 @@ const PRIMITIVE_TYPES: [(DType, i32); 13] = [
     (DType::F64, 12),
     (DType::BF16, 16),
 ];
+
+impl HloModuleProto {
+    /// The serialized module: what PJRT compiles as a program of format "hlo".
+    pub fn to_bytes(&self) -> Vec<u8> {
+        prost::Message::encode_to_vec(self)
+    }
+}
 
 /// XLA's `PrimitiveType` of a tuple.
 const TUPLE: i32 = 13;

@@ -53,6 +53,8 @@ pub struct HloInstructionProto {
     pub tuple_index: i64,
     #[prost(int64, repeated, tag = "14")]
     pub dimensions: Vec<i64>,
+    #[prost(message, optional, tag = "15")]
+    pub window: Option<Window>,
     #[prost(message, repeated, tag = "17")]
     pub slice_dimensions: Vec<SliceDimensions>,
     #[prost(int64, repeated, tag = "20")]
@@ -169,6 +171,28 @@ pub struct SliceDimensions {
     pub limit: i64,
     #[prost(int64, tag = "3")]
     pub stride: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Window {
+    #[prost(message, repeated, tag = "1")]
+    pub dimensions: Vec<WindowDimension>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct WindowDimension {
+    #[prost(int64, tag = "1")]
+    pub size: i64,
+    #[prost(int64, tag = "2")]
+    pub stride: i64,
+    #[prost(int64, tag = "3")]
+    pub padding_low: i64,
+    #[prost(int64, tag = "4")]
+    pub padding_high: i64,
+    #[prost(int64, tag = "5")]
+    pub window_dilation: i64,
+    #[prost(int64, tag = "6")]
+    pub base_dilation: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -79,6 +79,10 @@ impl Operator for While {
         vec![("condition", &self.condition), ("body", &self.body)]
     }
 
+    fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
+        vec![&mut self.condition, &mut self.body]
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let state: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
         signature(self.name(), "condition", &self.condition, &state, &[Shape::scalar(DType::Pred)])?;
@@ -109,6 +113,10 @@ impl Operator for Conditional {
 
     fn functions(&self) -> Vec<(&'static str, &Arc<Function>)> {
         self.branches.iter().map(|branch| ("branch", branch)).collect()
+    }
+
+    fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
+        self.branches.iter_mut().collect()
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {

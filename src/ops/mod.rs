@@ -31,6 +31,11 @@ pub(crate) trait Operator {
         false
     }
 
+    /// The same, for a pass that rewrites them.
+    fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
+        Vec::new()
+    }
+
     /// The shape rule: the outputs' shapes from the inputs', or why these cannot be.
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>>;
 
@@ -59,6 +64,24 @@ macro_rules! operators {
                     $($(Op::$operator(operator) => operator,)*)*
                 }
             }
+
+            fn rules_mut(&mut self) -> &mut dyn Operator {
+                match self {
+                    $($(Op::$operator(operator) => operator,)*)*
+                }
+            }
+
+            /// The operator with each of its sub-functions replaced by what `map` makes of it.
+            pub(crate) fn map_functions(
+                &self,
+                map: &mut dyn FnMut(&Function) -> Result<Function>,
+            ) -> Result<Op> {
+                let mut op = self.clone();
+                for function in op.rules_mut().functions_mut() {
+                    *function = Arc::new(map(function)?);
+                }
+                Ok(op)
+            }
         }
 
         $($(impl From<$module::$operator> for Op {
@@ -85,9 +108,11 @@ operators! {
     transpose: Transpose, Reverse;
     dot_general: DotGeneral;
     reduce: Reduce;
+    reduce_window: ReduceWindow;
     reduce_variadic: ReduceVariadic;
     sort: Sort;
     top_k: TopK;
+    approx_top_k: ApproxTopK;
     gather: Gather;
     scatter: Scatter;
     control: While, Conditional;

@@ -63,6 +63,10 @@ impl Operator for ReduceVariadic {
         vec![("reducer", &self.reducer)]
     }
 
+    fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
+        vec![&mut self.reducer]
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let name = self.name();
         if inputs.is_empty() || inputs.len() % 2 == 1 {

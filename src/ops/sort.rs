@@ -144,6 +144,10 @@ impl Operator for Sort {
         vec![("comparator", &self.comparator)]
     }
 
+    fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
+        vec![&mut self.comparator]
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let Some(&first) = inputs.first() else {
             return Err(Error::argument(self.name(), "operands", "one at least", "none"));

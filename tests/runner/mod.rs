@@ -1,6 +1,26 @@
 //! Runs a function on every backend at hand and compares with the interpreter.
 
-use xlann::{Array, DType, Function};
+use std::sync::OnceLock;
+
+use xlann::{Array, DType, Function, Session};
+
+/// A session on the CPU, shared by the tests of a file.
+///
+/// Without a plugin, gives nothing after printing why; but where `XLANN_REQUIRE` names the cpu, panics.
+pub fn session() -> Option<&'static Session> {
+    static SESSION: OnceLock<Option<Session>> = OnceLock::new();
+    SESSION
+        .get_or_init(|| match Session::cpu() {
+            Ok(session) => Some(session),
+            Err(problem) => {
+                let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
+                assert!(!required.split(',').any(|name| name == "cpu"), "{problem}");
+                println!("skipped on the cpu: {problem}");
+                None
+            }
+        })
+        .as_ref()
+}
 
 /// Checks and evaluates `function`, runs it on the backends, and gives the interpreter's results.
 ///
@@ -9,7 +29,15 @@ use xlann::{Array, DType, Function};
 pub fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
     function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     assert_eq!(function.to_string(), function.clone().to_string(), "printing is deterministic");
-    function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"))
+    let expected = function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    if let Some(session) = session() {
+        let executable = session.compile(function).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+        let got = executable.run_arrays(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_close(got, expected, function);
+        }
+    }
+    expected
 }
 
 /// Requires that arrays are equal but for rounding; a NaN equals any NaN.

@@ -1,0 +1,213 @@
+//! The forms of approximate top-k in plain operators.
+//!
+//! All work on rows, `[b, n]`, and end in [`Tensor::top_k`], which is exact and sorts by a total order. In that
+//! order a NaN whose sign bit is set is below everything, so NaNs are given one where they are in the way.
+
+use crate::ann::recall::buckets_for_recall;
+use crate::graph::{Function, Tensor};
+use crate::lower::Form;
+use crate::ops::approx_top_k::{ApproxTopK, Direction};
+use crate::{DType, GatherDims, Operand, Result, Shape};
+
+/// Values and indices of an approximate top-k in the given form.
+pub(super) fn expand(op: &ApproxTopK, operand: &Tensor, form: Form) -> Result<[Tensor; 2]> {
+    let count = op.output_size(operand.shape())?;
+    let dimension = op.reduction_dimension as isize;
+    let moved = operand.move_axis(dimension, -1)?;
+    let (&size, batch) = moved.dims().split_last().unwrap_or((&1, &[]));
+    let rows = moved.reshape(&[batch.iter().product(), size])?;
+    let (values, indices) = match form {
+        Form::Sort => sort(&rows, count, op.direction)?,
+        Form::Blocks => blocks(&rows, count, op.direction)?,
+        Form::TwoStage => two_stage(&rows, count, op)?,
+    };
+    let dims = [batch, &[count]].concat();
+    let restore = |tensor: Tensor| tensor.reshape(&dims)?.move_axis(-1, dimension);
+    Ok([restore(values)?, restore(indices)?])
+}
+
+/// The target's own top-k of whole rows.
+fn sort(rows: &Tensor, count: usize, direction: Direction) -> Result<(Tensor, Tensor)> {
+    if direction == Direction::Max && rows.dtype() == DType::F32 {
+        // Preparing the rows would cost a pass that their top-k does without unless there are NaNs.
+        let (values, indices) = rows.top_k(count)?;
+        return without_nan(rows, direction, values, indices);
+    }
+    sort_prepared(rows, count, direction)
+}
+
+/// As [`sort`], of rows with any NaNs.
+fn sort_prepared(rows: &Tensor, count: usize, direction: Direction) -> Result<(Tensor, Tensor)> {
+    let (values, indices) = ascending(rows, direction)?.top_k(count)?;
+    Ok((signed(&values, direction)?, indices))
+}
+
+/// The best of each block of adjacent elements, then the top-k of the elements of the k best blocks.
+fn blocks(rows: &Tensor, count: usize, direction: Direction) -> Result<(Tensor, Tensor)> {
+    let (values, indices) = blocks_but_nan(rows, count, direction)?;
+    without_nan(rows, direction, values, indices)
+}
+
+/// As [`blocks`], but where a row has fewer than `count` values above the worst, a NaN can be among its results
+/// although it has another such value: the best of a block is no NaN even where all its elements are.
+fn blocks_but_nan(rows: &Tensor, count: usize, direction: Direction) -> Result<(Tensor, Tensor)> {
+    let [batch, size] = [rows.dims()[0], rows.dims()[1]];
+    let width = block_width(size, count);
+    let best = signed(&block_best(rows, width, direction)?, direction)?;
+    let (_, block) = top_k_of_few(&best, count)?;
+    // In the order of their indices, so that equal values come out in that order too.
+    let block = sorted(&block)?.reshape(&[batch, count, 1])?;
+    let first = (&block * width as i32)?;
+    // The last block is moved left where it would pass the end; what it shares with the one before is masked.
+    let start = first.minimum((size - width) as i32)?;
+    let index = (&start + start.builder().iota(Shape::new(DType::S32, [1, 1, width]), 2)?)?;
+    let elements = ascending(&windows(rows, &start, width)?, direction)?;
+    let elements = index.greater_equal(&first)?.select(&elements, -f64::NAN)?;
+    let candidates = [batch, count * width];
+    let (values, position) = top_k_of_few(&elements.reshape(&candidates)?, count)?;
+    let indices = index.reshape(&candidates)?.take_along_axis(&position, 1)?;
+    Ok((signed(&values, direction)?, indices))
+}
+
+/// A power of two near the square root of n / k, which balances the two stages of [`blocks`].
+fn block_width(size: usize, count: usize) -> usize {
+    let width = 1 << ((size / count).max(1) as f64).sqrt().log2().round() as u32;
+    width.min(size)
+}
+
+/// Adjacent elements of rows: `[b, n]` at `start`, `[b, k, 1]`, gives `[b, k, width]`.
+fn windows(rows: &Tensor, start: &Tensor, width: usize) -> Result<Tensor> {
+    let row = start.builder().iota(start.shape().clone(), 0)?;
+    let dims = GatherDims {
+        offset_dims: vec![2],
+        collapsed_slice_dims: vec![0],
+        start_index_map: vec![0, 1],
+        index_vector_dim: 2,
+        ..GatherDims::default()
+    };
+    rows.gather(&Tensor::concatenate(&[&row, start], 2)?, dims, &[1, width])
+}
+
+/// Row by row in increasing order.
+fn sorted(indices: &Tensor) -> Result<Tensor> {
+    let scalar = indices.shape().with_dims([]);
+    let less = Function::trace("less", &[scalar.clone(), scalar], |x| x[0].less(&x[1]))?;
+    let mut sorted = indices.builder().sort_by(&[indices], -1, false, less)?;
+    Ok(sorted.swap_remove(0))
+}
+
+/// The best of each block of `width` adjacent elements of rows, `[b, ceil(n / width)]`, NaNs left out.
+fn block_best(rows: &Tensor, width: usize, direction: Direction) -> Result<Tensor> {
+    // XLA:CPU unrolls the loop over a window, to good code up to about this width.
+    const WINDOW: usize = 32;
+    if width > WINDOW {
+        let partial = block_best(rows, WINDOW, direction)?;
+        return block_best(&partial, width / WINDOW, direction);
+    }
+    let blocks = rows.dims()[1].div_ceil(width);
+    let padding = [(0, 0), (0, blocks * width - rows.dims()[1])];
+    let scalar = Shape::scalar(rows.dtype());
+    let reducer = Function::trace("better", &[scalar.clone(), scalar], |x| {
+        // Of a NaN and another value neither is better, and then the first is kept, which is none.
+        let better = match direction {
+            Direction::Max => x[1].greater(&x[0])?,
+            Direction::Min => x[1].less(&x[0])?,
+        };
+        better.select(&x[1], &x[0])
+    })?;
+    let worst = match direction {
+        Direction::Max => f64::NEG_INFINITY,
+        Direction::Min => f64::INFINITY,
+    };
+    rows.reduce_window(worst, &[1, width], &[1, width], &padding, reducer)
+}
+
+/// The `count` largest of rows short enough to sort; the values are in [`ascending`] order.
+fn top_k_of_few(rows: &Tensor, count: usize) -> Result<(Tensor, Tensor)> {
+    let few = (16 * count).max(128);
+    if rows.dtype() == DType::F64 && rows.dims()[1] > few {
+        // No target partitions f64 rows: they are sorted, and had better be short.
+        return blocks_but_nan(rows, count, Direction::Max);
+    }
+    rows.top_k(count)
+}
+
+/// The best of each of strided buckets (element j goes to bucket j mod L), then the top-k of the winners.
+fn two_stage(rows: &Tensor, count: usize, op: &ApproxTopK) -> Result<(Tensor, Tensor)> {
+    let [batch, size] = [rows.dims()[0], rows.dims()[1]];
+    let builder = rows.builder();
+    let buckets = if op.aggregate_to_topk { two_stage_buckets(op, size)? } else { count };
+    let depth = size.div_ceil(buckets);
+    let wide = if rows.dtype().size() == 2 { rows.convert(DType::F32)? } else { rows.clone() };
+    let wide = signed(&wide, op.direction)?;
+    let missing = (depth * buckets - size) as isize;
+    let padded = wide.pad(f64::NAN, &[0, 0], &[0, missing], &[0, 0])?;
+    let values = padded.reshape(&[batch, depth, buckets])?;
+    let counter = values.shape().with_dtype(DType::S32);
+    let indices = ((builder.iota(counter.clone(), 1)? * buckets as i32)? + builder.iota(counter, 2)?)?;
+    let scalars = [wide.dtype(), DType::S32].map(Shape::scalar);
+    let reducer = Function::trace("better", &[&scalars[..], &scalars[..]].concat(), |x| {
+        let [value, index, new_value, new_index] = [&x[0], &x[1], &x[2], &x[3]];
+        // The first value that is no NaN replaces the initial one, which it may equal.
+        let first = (index.less(0)? & new_value.equal(new_value)?)?;
+        let better = (new_value.greater(value)? | first)?;
+        Ok((better.select(new_value, value)?, better.select(new_index, index)?))
+    })?;
+    let inits = [&f64::NEG_INFINITY.tensor(&wide)?, &builder.scalar(-1i32)?];
+    let winners = builder.reduce(&[&values, &indices], &inits, &[1], reducer)?;
+    let (values, indices) = (&winners[0], &winners[1]);
+    let found = indices.greater_equal(0)?;
+    let values = found.select(values, -f64::NAN)?;
+    if !op.aggregate_to_topk {
+        // A bucket of NaNs yields its first.
+        let first = builder.iota(indices.shape().clone(), 1)?;
+        let values = signed(&values, op.direction)?.convert(rows.dtype())?;
+        return Ok((values, found.select(indices, first)?));
+    }
+    let (values, position) = top_k_of_few(&values, count)?;
+    let indices = indices.take_along_axis(&position, 1)?;
+    let values = signed(&values, op.direction)?.convert(rows.dtype())?;
+    without_nan(rows, op.direction, values, indices)
+}
+
+/// The number of buckets of the two-stage form: the least that meets the recall target, or up to twice that
+/// where it then divides the size, so that the rows need no padding, which is a pass over them.
+pub(super) fn two_stage_buckets(op: &ApproxTopK, size: usize) -> Result<usize> {
+    let whole = op.reduction_input_size_override.unwrap_or(size);
+    let buckets = buckets_for_recall(whole, op.k, 1, op.recall_target.into())?;
+    // Of the buckets of the whole, this part gets its share.
+    let least = (buckets as f64 * size as f64 / whole as f64).ceil() as usize;
+    let least = least.clamp(op.k, size);
+    Ok((least..=size.min(2 * least)).find(|buckets| size % buckets == 0).unwrap_or(least))
+}
+
+/// The results, or where a NaN is among them, those of [`sort_prepared`]: it is there for want of other values,
+/// or because the form lost some.
+fn without_nan(
+    rows: &Tensor,
+    direction: Direction,
+    values: Tensor,
+    indices: Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let count = values.dims()[1];
+    let nan_found = values.not_equal(&values)?.reduce_any(&[0, 1])?;
+    let shapes = [rows, &values, &indices].map(|tensor| tensor.shape().clone());
+    let again = Function::trace("sort_prepared", &shapes, |x| sort_prepared(&x[0], count, direction))?;
+    let keep = Function::trace("keep", &shapes, |x| Ok((x[1].clone(), x[2].clone())))?;
+    let results = nan_found.cond(&[rows, &values, &indices], again, keep)?;
+    Ok((results[0].clone(), results[1].clone()))
+}
+
+/// Values whose total order is the direction's order of preference, worst first: negated for the minimum, and
+/// every NaN with its sign bit set.
+fn ascending(values: &Tensor, direction: Direction) -> Result<Tensor> {
+    values.equal(values)?.select(signed(values, direction)?, -f64::NAN)
+}
+
+/// The values, negated for the minimum; its own inverse.
+fn signed(values: &Tensor, direction: Direction) -> Result<Tensor> {
+    match direction {
+        Direction::Max => Ok(values.clone()),
+        Direction::Min => -values,
+    }
+}

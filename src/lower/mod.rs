@@ -1,0 +1,84 @@
+//! From a function to an HLO module for a target.
+//!
+//! Lowering has two steps. Operators that a target has no HLO for, or better than one form of, are *expanded*
+//! into plain ones; that gives a [`Function`] again, which can be printed, checked and evaluated. What is left
+//! is one HLO instruction or a few for each equation.
+
+mod approx_top_k;
+mod policy;
+
+use crate::graph::{Convention, Function, Tensor};
+use crate::hlo::{self, HloModuleProto};
+use crate::ops::Op;
+use crate::{Builder, Result};
+
+pub use policy::{Capabilities, Choice, Form};
+
+/// What the caller decides of the lowering.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// The form of every approximate top-k; by default the target's policy chooses for each.
+    pub approx_top_k: Option<Form>,
+}
+
+/// A function lowered for a target.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The function in plain operators.
+    pub function: Function,
+    /// Its HLO.
+    pub module: HloModuleProto,
+    /// The form that each approximate top-k took, in the order of the equations, and why.
+    pub choices: Vec<Choice>,
+}
+
+/// Lowers a function for a target of the given capabilities.
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, DType, Function, Shape, lower, target};
+///
+/// let f = Function::trace("best", &[Shape::new(DType::F32, [128, 100_000])], |x| {
+///     x[0].approx_min_k(10, &ApproxTopKOptions::default())
+/// })?;
+/// let lowered = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?;
+/// assert_eq!(lowered.choices[0].form, lower::Form::Blocks);
+/// # Ok::<(), xlann::Error>(())
+/// ```
+///
+/// # Errors
+/// Where an operator has no form on the target, or not the one that the options ask for.
+pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options) -> Result<Lowered> {
+    let mut choices = Vec::new();
+    let function = expand(function, capabilities, options, &mut choices)?;
+    let mut module = hlo::Builder::default();
+    function.emit(&mut module, Convention::Flat)?;
+    let module = module.finish(function.name());
+    Ok(Lowered { function, module, choices })
+}
+
+/// The function with its approximate top-k, and those of its sub-functions, in plain operators.
+fn expand(
+    function: &Function,
+    capabilities: &Capabilities,
+    options: &Options,
+    choices: &mut Vec<Choice>,
+) -> Result<Function> {
+    let builder = Builder::new(function.name());
+    let arguments: Vec<Tensor> = function
+        .parameters()
+        .map(|(name, shape)| builder.parameter(name, shape.clone()))
+        .collect::<Result<_>>()?;
+    let results = function.interpret(arguments, |equation, inputs| {
+        if let Op::ApproxTopK(op) = &equation.op {
+            let operand = &inputs[0];
+            let choice = policy::choose(op, operand.shape(), capabilities, options)?;
+            let results = approx_top_k::expand(op, operand, choice.form)?;
+            choices.push(choice);
+            return Ok(results.into());
+        }
+        let op =
+            equation.op.map_functions(&mut |function| expand(function, capabilities, options, choices))?;
+        builder.push(op, &inputs.iter().collect::<Vec<_>>())
+    })?;
+    builder.finish(results)
+}

@@ -1,0 +1,124 @@
+//! Which form approximate top-k takes on a target.
+
+use crate::lower::Options;
+use crate::lower::approx_top_k::two_stage_buckets;
+use crate::ops::Operator;
+use crate::ops::approx_top_k::ApproxTopK;
+use crate::{DType, Error, Result, Shape};
+
+/// The forms of approximate top-k.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// The target's own top-k of whole rows: sort and slice, or what its compiler makes of that. Exact.
+    Sort,
+    /// The best of each of L strided buckets, then the top-k of these winners. Approximate: a bucket yields
+    /// one result, and L is the least for which the expected recall meets the target.
+    TwoStage,
+    /// The best of each block of adjacent elements, then the top-k of the elements of the k best blocks.
+    /// Exact, since the k best elements lie in the k blocks with the best maxima.
+    Blocks,
+}
+
+impl Form {
+    /// Every form.
+    pub const ALL: [Form; 3] = [Form::Sort, Form::TwoStage, Form::Blocks];
+
+    /// The name, as on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Form::Sort => "sort",
+            Form::TwoStage => "two-stage",
+            Form::Blocks => "blocks",
+        }
+    }
+}
+
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a target can lower, and what is fast on it: the data that tells targets apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capabilities {
+    /// The target's name.
+    pub target: &'static str,
+    /// The forms of approximate top-k that it can run.
+    pub forms: &'static [Form],
+    /// From how many elements for each result the blocks form beats the target's own top-k.
+    pub blocks_from: usize,
+    /// From how many elements for each bucket the two-stage form beats the target's own top-k.
+    pub two_stage_from: usize,
+    /// The dtypes whose values the target's own top-k partitions rather than sorts.
+    pub fast_top_k: &'static [DType],
+}
+
+/// The form that one approximate top-k took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The operator, its operand's shape and k.
+    pub operator: String,
+    /// The form.
+    pub form: Form,
+    /// Why.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} ({})", self.operator, self.form, self.reason)
+    }
+}
+
+/// The form of one approximate top-k: the one that was asked for, or the one that the measurements behind the
+/// target's capabilities speak for.
+pub(super) fn choose(
+    op: &ApproxTopK,
+    operand: &Shape,
+    capabilities: &Capabilities,
+    options: &Options,
+) -> Result<Choice> {
+    let operator = format!("{} {operand} k={}", op.name(), op.k);
+    let size = operand.dims().get(op.reduction_dimension).copied().unwrap_or_default();
+    let count = op.output_size(operand)?;
+    let (form, reason) = match options.approx_top_k {
+        Some(form) => (form, "asked for".to_owned()),
+        None => preferred(op, operand.dtype(), size, count, capabilities)?,
+    };
+    if !capabilities.forms.contains(&form) {
+        return Err(Error::Unsupported {
+            operator: op.name(),
+            target: capabilities.target.to_owned(),
+            reason: format!("it has no form {form}"),
+        });
+    }
+    Ok(Choice { operator, form, reason })
+}
+
+fn preferred(
+    op: &ApproxTopK,
+    dtype: DType,
+    size: usize,
+    count: usize,
+    capabilities: &Capabilities,
+) -> Result<(Form, String)> {
+    let has = |form| capabilities.forms.contains(&form);
+    let each = size / count.max(1);
+    let partitions = capabilities.fast_top_k.contains(&dtype);
+    let blocks_from = if partitions { capabilities.blocks_from } else { 2 };
+    if has(Form::Blocks) && each >= blocks_from {
+        return Ok((Form::Blocks, format!("{each} elements for each result, {blocks_from} suffice; exact")));
+    }
+    if has(Form::TwoStage) && op.aggregate_to_topk && op.recall_target < 1.0 {
+        let buckets = two_stage_buckets(op, size)?;
+        let depth = size / buckets;
+        if depth >= capabilities.two_stage_from {
+            return Ok((
+                Form::TwoStage,
+                format!("{buckets} buckets of {depth} elements meet the recall target"),
+            ));
+        }
+    }
+    Ok((Form::Sort, format!("{each} elements for each result are too few for another form; exact")))
+}

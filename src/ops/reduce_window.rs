@@ -1,0 +1,150 @@
+//! Reduction over windows.
+
+use std::sync::Arc;
+
+use crate::graph::{Convention, Function, Tensor};
+use crate::hlo::{self, proto};
+use crate::ops::{Operator, arity};
+use crate::shape::Dims;
+use crate::{Array, Error, Result, Shape};
+
+/// Reduces windows of the operand, one for each element of the output.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ReduceWindow {
+    /// The window's size in each dimension.
+    pub(crate) window: Vec<usize>,
+    /// The distance between windows in each dimension.
+    pub(crate) strides: Vec<usize>,
+    /// How many initial values stand before and after each dimension.
+    pub(crate) padding: Vec<(usize, usize)>,
+    /// Two scalars, the reduced and the next, to one.
+    pub(crate) reducer: Arc<Function>,
+}
+
+impl Tensor {
+    /// Reduces windows of this tensor with `reducer`, starting from `init`.
+    ///
+    /// `window`, `strides` and `padding` have an entry for each dimension: the window's size, the distance
+    /// between neighbouring windows, and the number of initial values before and after the operand. The reducer
+    /// takes the value so far and the next and must be associative, with `init` as its identity.
+    ///
+    /// # Errors
+    /// Where an entry is missing, a window or stride is 0, a window is larger than the padded operand, or init
+    /// or reducer do not fit this tensor's dtype.
+    pub fn reduce_window(
+        &self,
+        init: impl crate::Operand,
+        window: &[usize],
+        strides: &[usize],
+        padding: &[(usize, usize)],
+        reducer: Function,
+    ) -> Result<Tensor> {
+        let op = ReduceWindow {
+            window: window.to_vec(),
+            strides: strides.to_vec(),
+            padding: padding.to_vec(),
+            reducer: Arc::new(reducer),
+        };
+        self.builder().push_one(op, &[self, &init.tensor(self)?])
+    }
+}
+
+impl Operator for ReduceWindow {
+    fn name(&self) -> &'static str {
+        "reduce_window"
+    }
+
+    fn params(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("window", Dims(&self.window).to_string()),
+            ("strides", Dims(&self.strides).to_string()),
+            ("padding", format!("{:?}", self.padding)),
+        ]
+    }
+
+    fn functions(&self) -> Vec<(&'static str, &Arc<Function>)> {
+        vec![("reducer", &self.reducer)]
+    }
+
+    fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
+        vec![&mut self.reducer]
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let [operand, init] = arity(self.name(), inputs)?;
+        let scalar = Shape::scalar(operand.dtype());
+        if init != scalar {
+            return Err(Error::argument(self.name(), "init", scalar.to_string(), init));
+        }
+        if self.reducer.parameter_shapes() != [scalar.clone(), scalar.clone()]
+            || self.reducer.result_shapes() != [scalar.clone()]
+        {
+            let expected = format!("from two {scalar} to one");
+            return Err(Error::argument(self.name(), "reducer", expected, self.reducer.name()));
+        }
+        for (argument, got) in
+            [("window", self.window.len()), ("strides", self.strides.len()), ("padding", self.padding.len())]
+        {
+            if got != operand.rank() {
+                let expected = format!("of {} entries, one for each dimension of {operand}", operand.rank());
+                return Err(Error::argument(self.name(), argument, expected, got));
+            }
+        }
+        let dims = (0..operand.rank()).map(|axis| {
+            let (window, stride, (low, high)) = (self.window[axis], self.strides[axis], self.padding[axis]);
+            let padded = low.checked_add(high).and_then(|padding| padding.checked_add(operand.dims()[axis]));
+            if stride == 0 {
+                return Err(Error::argument(self.name(), "strides", "1 or more", stride));
+            }
+            match padded {
+                Some(padded) if (1..=padded).contains(&window) => Ok((padded - window) / stride + 1),
+                _ => {
+                    let expected = format!("from 1 to the padded size of dimension {axis} of {operand}");
+                    Err(Error::argument(self.name(), "window", expected, window))
+                }
+            }
+        });
+        Ok(vec![operand.with_dims(dims.collect::<Result<Vec<_>>>()?)])
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let [operand, init] = [&inputs[0], &inputs[1]];
+        let [from, to] = [operand.shape(), &self.infer(&[operand.shape(), init.shape()])?[0]];
+        let (from_strides, to_strides) = (from.strides(), to.strides());
+        let mut reduced = init.rearranged(to.dims(), None, |_| Some(0));
+        // One step for each place in the window, taken in all windows at once.
+        let window = Shape::new(from.dtype(), self.window.as_slice());
+        let window_strides = window.strides();
+        for place in 0..window.element_count() {
+            let next = operand.rearranged(to.dims(), Some(init), |position| {
+                (0..from.rank()).try_fold(0, |source, axis| {
+                    let index = position / to_strides[axis] % to.dims()[axis] * self.strides[axis]
+                        + place / window_strides[axis] % self.window[axis];
+                    let index = index.checked_sub(self.padding[axis].0)?;
+                    (index < from.dims()[axis]).then_some(source + index * from_strides[axis])
+                })
+            });
+            reduced = self.reducer.eval_each(to.dims(), &[reduced, next])?.swap_remove(0);
+        }
+        Ok(vec![reduced])
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        let [operand, init] = [&inputs[0], &inputs[1]];
+        let shape = &self.infer(&[operand.shape(), init.shape()])?[0];
+        let reducer = self.reducer.emit(module, Convention::Flat)?;
+        let dimensions = (0..self.window.len()).map(|axis| proto::WindowDimension {
+            size: self.window[axis] as i64,
+            stride: self.strides[axis] as i64,
+            padding_low: self.padding[axis].0 as i64,
+            padding_high: self.padding[axis].1 as i64,
+            window_dilation: 1,
+            base_dilation: 1,
+        });
+        let reduced = module.add_with("reduce-window", shape, &[operand, init], |instruction| {
+            instruction.window = Some(proto::Window { dimensions: dimensions.collect() });
+            instruction.called_computation_ids = vec![reducer.id()];
+        });
+        Ok(vec![reduced])
+    }
+}

@@ -1,0 +1,31 @@
+//! The CPU of this machine, through an XLA:CPU plugin.
+
+use crate::DType;
+use crate::data::wheel::{FASTATOMSTRUCT_XLA_CPU, LAMMPS_JAX_PJRT_CPU};
+use crate::lower::{Capabilities, Form};
+use crate::pjrt::PluginSpec;
+use crate::target::Target;
+
+/// This machine's CPU. Its plugin's own default is four devices; one suffices here, as XLA:CPU runs a program on
+/// all processors of the machine.
+pub const TARGET: Target = Target {
+    plugin: PluginSpec {
+        name: "cpu",
+        members: &["lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so", "fastatomstruct_xla_cpu/libpjrt_cpu.so"],
+    },
+    wheels: &[LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU],
+    client_options: &[],
+    capabilities: &CAPABILITIES,
+};
+
+/// What is lowered for XLA:CPU.
+///
+/// It turns sort-and-slice of f32 into a top-k that partially sorts each row, on one thread; other dtypes are
+/// sorted whole, a hundred times slower. The blocks form reads the operand once, on all threads.
+pub const CAPABILITIES: Capabilities = Capabilities {
+    target: "cpu",
+    forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
+    blocks_from: 100,
+    two_stage_from: 4,
+    fast_top_k: &[DType::F16, DType::BF16, DType::F32],
+};

@@ -1,0 +1,126 @@
+//! Targets: what functions are compiled for.
+//!
+//! Targets differ in data. A [`Target`] says where its plugin comes from and what can be lowered for it; a
+//! [`Session`] is a target attached to devices through that plugin.
+
+pub mod cpu;
+
+use crate::data::wheel::Wheel;
+use crate::graph::Function;
+use crate::lower::{self, Capabilities, Choice};
+use crate::pjrt::{Client, CompileOptions, Executable, Plugin, PluginSpec, Program, Signature, Value};
+use crate::{Error, Result};
+
+/// A kind of device, and how it is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The plugins that drive it, by the name of the target.
+    pub plugin: PluginSpec,
+    /// The packages that the plugins come in, as in the specification's order.
+    pub wheels: &'static [Wheel],
+    /// The options that a client is created with.
+    pub client_options: &'static [(&'static str, Value)],
+    /// What can be lowered for it.
+    pub capabilities: &'static Capabilities,
+}
+
+/// Every target, by name.
+pub const TARGETS: [&Target; 1] = [&cpu::TARGET];
+
+impl Target {
+    /// The name, such as `cpu`.
+    pub fn name(&self) -> &'static str {
+        self.capabilities.target
+    }
+
+    /// The target of that name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn named(name: &str) -> Result<&'static Target> {
+        TARGETS.into_iter().find(|target| target.name() == name).ok_or_else(|| {
+            let names: Vec<_> = TARGETS.iter().map(|target| target.name()).collect();
+            Error::argument("target", "name", format!("one of {}", names.join(", ")), format!("{name:?}"))
+        })
+    }
+
+    /// Attaches to the target's devices through the plugin that [`Plugin::find`] finds.
+    ///
+    /// # Errors
+    /// Where no plugin is found, or it cannot be loaded or finds no device.
+    pub fn session(&self) -> Result<Session> {
+        let client = Client::new(Plugin::find(&self.plugin)?, self.client_options)?;
+        Ok(Session { client, capabilities: self.capabilities })
+    }
+}
+
+/// A target attached to devices: lowers and compiles functions for them.
+///
+/// Copies of it are the same session; it can be shared between threads.
+///
+/// ```no_run
+/// use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape};
+///
+/// let f = Function::trace("best", &[Shape::new(DType::F32, [5])], |x| {
+///     x[0].approx_max_k(2, &ApproxTopKOptions::default())
+/// })?;
+/// let best = Session::cpu()?.compile(&f)?;
+/// let results = best.run_arrays(&[Array::new([5], &[3f32, 9.0, 2.0, 7.0, 1.0])?])?;
+/// assert_eq!(results, [Array::new([2], &[9f32, 7.0])?, Array::new([2], &[1i32, 3])?]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Session {
+    client: Client,
+    capabilities: &'static Capabilities,
+}
+
+impl Session {
+    /// A session on this machine's CPU.
+    ///
+    /// # Errors
+    /// Where no CPU plugin is found or it cannot be loaded; `xlann plugin install cpu` fetches one.
+    pub fn cpu() -> Result<Session> {
+        cpu::TARGET.session()
+    }
+
+    /// The plugin's client, for buffers and devices.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What can be lowered for the target.
+    pub fn capabilities(&self) -> &'static Capabilities {
+        self.capabilities
+    }
+
+    /// Lowers and compiles a function, in the forms that the target's policy chooses.
+    ///
+    /// The client keeps what it compiled last: the same function is not compiled again.
+    ///
+    /// # Errors
+    /// Where an operator has no form on the target, or the plugin does not compile the program.
+    pub fn compile(&self, function: &Function) -> Result<Executable> {
+        Ok(self.compile_with(function, &lower::Options::default())?.0)
+    }
+
+    /// As [`compile`](Session::compile), in the forms that the options ask for; also gives which were taken.
+    ///
+    /// # Errors
+    /// As [`compile`](Session::compile), and where a form that was asked for is not the target's.
+    pub fn compile_with(
+        &self,
+        function: &Function,
+        options: &lower::Options,
+    ) -> Result<(Executable, Vec<Choice>)> {
+        let lowered = lower::lower(function, self.capabilities, options)?;
+        let signature = Signature {
+            name: function.name().to_owned(),
+            parameters: function.parameter_shapes(),
+            results: function.result_shapes(),
+        };
+        let module = lowered.module.to_bytes();
+        let executable = self.client.compile(Program::Hlo(&module), signature, &CompileOptions::default())?;
+        Ok((executable, lowered.choices))
+    }
+}
