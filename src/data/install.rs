@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::wheel::{FASTATOMSTRUCT_XLA_CPU, Fetched, LAMMPS_JAX_PJRT_CPU, Wheel};
+use super::wheel::{Fetched, Wheel};
 use crate::{Error, Result};
 
 /// A wheel and the shared library in it.
 type Source = (Wheel, &'static str);
 
 /// The packages with a plugin for CPUs, best first.
+#[cfg(test)]
 const CPU: [Source; 2] = [
     (LAMMPS_JAX_PJRT_CPU, "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"),
     (FASTATOMSTRUCT_XLA_CPU, "fastatomstruct_xla_cpu/libpjrt_cpu.so"),
@@ -40,29 +41,24 @@ impl std::fmt::Display for Installed {
     }
 }
 
-/// Puts the plugin of a target into `plugins/<name>` of the [cache](cache_dir), unless one is there.
-///
-/// For `cpu`, on Linux on x86-64, two packages are known; the second is fetched where the first cannot be.
-///
-/// ```no_run
-/// let plugin = xlann::data::install_plugin("cpu")?;
-/// println!("{plugin}");
-/// # Ok::<(), xlann::Error>(())
-/// ```
+/// Puts the plugin of a target into `plugins/<name>` of the [cache](cache_dir), unless one is there: that of the
+/// first package that can be fetched.
 ///
 /// # Errors
-/// [`Error::Argument`] for another name, [`Error::Fetch`] where no package can be fetched, or none is known
-/// for this machine, and [`Error::Io`] where the cache cannot be written.
-pub fn install_plugin(name: &str) -> Result<Installed> {
-    if name != "cpu" {
-        return Err(Error::argument("install_plugin", "name", "cpu", name));
-    }
+/// [`Error::Fetch`] where no package can be fetched, or this machine is not the one that they are for; and
+/// [`Error::Io`] where the cache cannot be written.
+pub(crate) fn install_plugin(
+    name: &str,
+    sources: impl IntoIterator<Item = (Wheel, &'static str)>,
+) -> Result<Installed> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         let machine = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
         let problem = format!("the known packages are for linux on x86_64, and this is {machine}");
         return Err(Error::Fetch { package: format!("a plugin for {name}"), problem });
     }
-    install(&cache_dir()?.join("plugins").join(name), &CPU, |(wheel, member), path| wheel.fetch(member, path))
+    let sources: Vec<Source> = sources.into_iter().collect();
+    let folder = cache_dir()?.join("plugins").join(name);
+    install(&folder, &sources, |(wheel, member), path| wheel.fetch(member, path))
 }
 
 /// Gets the library of the first source that can be had into `folder`.
@@ -112,6 +108,7 @@ fn cache_dir_of(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::wheel::{FASTATOMSTRUCT_XLA_CPU, LAMMPS_JAX_PJRT_CPU};
 
     fn fetch_failing_on(package: &'static str) -> impl Fn(&Source, &Path) -> Result<Fetched> {
         move |(wheel, _), path| {

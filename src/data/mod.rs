@@ -10,7 +10,8 @@
 //! # Ok::<(), xlann::Error>(())
 //! ```
 
-pub use install::{Installed, cache_dir, install_plugin};
+pub(crate) use install::install_plugin;
+pub use install::{Installed, cache_dir};
 pub use mapped::MappedArray;
 pub use npy::write_npy;
 pub use wheel::{Fetched, Wheel};

@@ -6,6 +6,7 @@
 pub mod cpu;
 
 use crate::data::wheel::Wheel;
+use crate::data::{self, Installed};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
 use crate::pjrt::{Client, CompileOptions, Executable, Plugin, PluginSpec, Program, Signature, Value};
@@ -42,6 +43,15 @@ impl Target {
             let names: Vec<_> = TARGETS.iter().map(|target| target.name()).collect();
             Error::argument("target", "name", format!("one of {}", names.join(", ")), format!("{name:?}"))
         })
+    }
+
+    /// Puts a plugin into the cache, unless one is there: from the first of the packages that can be had.
+    ///
+    /// # Errors
+    /// Where no package can be fetched, none is for this machine, or the cache cannot be written.
+    pub fn install(&self) -> Result<Installed> {
+        let members = self.plugin.members.iter().copied();
+        data::install_plugin(self.name(), self.wheels.iter().copied().zip(members))
     }
 
     /// Attaches to the target's devices through the plugin that [`Plugin::find`] finds.

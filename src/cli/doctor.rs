@@ -1,0 +1,164 @@
+//! `xlann doctor` and `xlann plugin`.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use xlann::pjrt::{Plugin, search_order};
+use xlann::target::{TARGETS, Target};
+
+use super::Summary;
+
+#[derive(Subcommand)]
+pub enum PluginCommand {
+    /// Fetch a target's plugin into the cache, through pip
+    Install {
+        /// The target: cpu
+        target: String,
+    },
+    /// List the targets and their plugins
+    List,
+}
+
+impl PluginCommand {
+    pub fn run(&self) -> anyhow::Result<Summary> {
+        match self {
+            PluginCommand::Install { target } => install(target),
+            PluginCommand::List => Ok(list()),
+        }
+    }
+}
+
+fn install(target: &str) -> anyhow::Result<Summary> {
+    let installed = Target::named(target)?.install()?;
+    let mut summary = Summary::default();
+    summary.field("target", target);
+    summary.field("path", installed.path.display().to_string());
+    summary.field("package", installed.wheel.to_string());
+    summary.field("fetched", installed.fetched == xlann::data::Fetched::Downloaded);
+    summary.field("passed_over", installed.passed_over.clone());
+    summary.line(installed);
+    Ok(summary)
+}
+
+fn list() -> Summary {
+    let mut summary = Summary::default();
+    let mut plugins = Vec::new();
+    for target in TARGETS {
+        let found = search_order(&target.plugin).into_iter().find(|candidate| candidate.exists);
+        let packages: Vec<_> = target.wheels.iter().map(|wheel| wheel.to_string()).collect();
+        let text = match &found {
+            Some(candidate) => format!("{} ({})", candidate.path.display(), candidate.place),
+            None => format!("not found; xlann plugin install {} fetches one", target.name()),
+        };
+        summary.line(format_args!("{}: {text}", target.name()));
+        summary.line(format_args!("  packages: {}", packages.join(", else ")));
+        plugins.push(json!({
+            "target": target.name(),
+            "path": found.map(|candidate| candidate.path.display().to_string()),
+            "packages": packages,
+        }));
+    }
+    summary.field("plugins", plugins);
+    summary
+}
+
+/// Plugins, where they are looked for, their devices; and what the processor can do.
+pub fn doctor() -> anyhow::Result<Summary> {
+    let mut summary = Summary::default();
+    summary.line(format_args!("xlann {}", env!("CARGO_PKG_VERSION")));
+    summary.field("version", env!("CARGO_PKG_VERSION"));
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let features = processor_features();
+    summary.line(format_args!("processor: {processors} threads, {}", features.join(" ")));
+    summary.field("processors", processors);
+    summary.field("processor_features", features);
+    let mut targets = Vec::new();
+    for target in TARGETS {
+        summary.line(format_args!("{}: plugins are looked for at", target.name()));
+        let mut places = Vec::new();
+        for candidate in search_order(&target.plugin) {
+            let mark = if candidate.exists { "+" } else { " " };
+            summary.line(format_args!("  {mark} {} ({})", candidate.path.display(), candidate.place));
+            places.push(json!({
+                "place": candidate.place,
+                "path": candidate.path.display().to_string(),
+                "exists": candidate.exists,
+            }));
+        }
+        let plugin = match Plugin::find(&target.plugin) {
+            Ok(plugin) => describe(target, plugin, &mut summary),
+            // A broken plugin is what a doctor is asked about: it is no failure of the command.
+            Err(problem) => {
+                summary.line(format_args!("  {problem}"));
+                json!({ "error": problem.to_string() })
+            }
+        };
+        targets.push(json!({ "name": target.name(), "looked_at": places, "plugin": plugin }));
+    }
+    summary.field("targets", targets);
+    Ok(summary)
+}
+
+fn describe(target: &Target, plugin: Plugin, summary: &mut Summary) -> Value {
+    let (major, minor) = plugin.api_version();
+    summary.line(format_args!("  plugin {}", plugin.path().display()));
+    summary.line(format_args!("  PJRT C API {major}.{minor}"));
+    let attributes = plugin.attributes().unwrap_or_default();
+    for (name, value) in &attributes {
+        summary.line(format_args!("  {name}: {value}"));
+    }
+    let extensions: Vec<String> = plugin
+        .extensions()
+        .into_iter()
+        .map(|(number, name)| name.map_or(format!("type {number}"), str::to_owned))
+        .collect();
+    summary.line(format_args!("  extensions: {}", extensions.join(", ")));
+    let mut object = json!({
+        "path": plugin.path().display().to_string(),
+        "api_version": format!("{major}.{minor}"),
+        "attributes": attributes.iter().map(|(name, value)| (name.clone(), value.to_string().into()))
+            .collect::<serde_json::Map<String, Value>>(),
+        "extensions": extensions,
+    });
+    match target.session() {
+        Ok(session) => {
+            let client = session.client();
+            let devices: Vec<String> =
+                client.devices().iter().map(|device| device.debug_string().to_owned()).collect();
+            summary.line(format_args!("  platform {} {}", client.platform_name(), client.platform_version()));
+            summary.line(format_args!("  devices: {}", devices.join(", ")));
+            object["platform"] = client.platform_name().into();
+            object["devices"] = devices.into();
+        }
+        Err(problem) => {
+            summary.line(format_args!("  {problem}"));
+            object["error"] = problem.to_string().into();
+        }
+    }
+    object
+}
+
+/// The processor's vector features that XLA or our kernels can use.
+fn processor_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! present {
+            ($($name:tt),*) => {[$(($name, std::arch::is_x86_feature_detected!($name))),*]};
+        }
+        let features = present!(
+            "sse4.2",
+            "avx",
+            "avx2",
+            "fma",
+            "f16c",
+            "avx512f",
+            "avx512bw",
+            "avx512bf16",
+            "avx512vnni"
+        );
+        features.into_iter().filter(|(_, present)| *present).map(|(name, _)| name).collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        vec![std::env::consts::ARCH]
+    }
+}

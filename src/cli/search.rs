@@ -1,0 +1,253 @@
+//! `xlann search`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use xlann::ann::{self, Metric, SearchOptions, Searcher};
+use xlann::data::{self, MappedArray};
+use xlann::lower::Form;
+use xlann::{Array, DType, Session, Shape};
+
+use super::{Summary, check_writable, cpu, human, median, parse_form};
+
+/// What is searched for; shared with `xlann hlo search`.
+#[derive(Args, Clone)]
+pub struct SearchArguments {
+    /// How many neighbours to find for each query
+    #[arg(short)]
+    k: usize,
+    /// What makes a vector near: a large inner product, a small Euclidean distance, a large cosine
+    #[arg(long, default_value = "ip")]
+    metric: MetricArgument,
+    /// The share of the true neighbours that is expected among those found, in (0, 1]
+    #[arg(long, default_value_t = 0.95)]
+    recall_target: f32,
+    /// The form of the approximate top-k: auto, sort, two-stage or blocks
+    #[arg(long, default_value = "auto", value_parser = parse_form)]
+    // Spelled out, as clap takes an `Option` for an optional argument.
+    lowering: std::option::Option<Form>,
+}
+
+/// The metrics as clap knows them.
+#[derive(Clone, Copy, ValueEnum)]
+enum MetricArgument {
+    Ip,
+    L2,
+    Cosine,
+}
+
+impl SearchArguments {
+    pub fn metric(&self) -> Metric {
+        match self.metric {
+            MetricArgument::Ip => Metric::InnerProduct,
+            MetricArgument::L2 => Metric::L2,
+            MetricArgument::Cosine => Metric::Cosine,
+        }
+    }
+
+    pub fn options(&self, batch: usize) -> SearchOptions {
+        SearchOptions {
+            recall_target: self.recall_target,
+            batch,
+            form: self.lowering,
+            ..SearchOptions::new(self.k)
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Search {
+    /// The vectors to search: .npy (f32, f64, f16), .fvecs, .bvecs or .ivecs, a row each
+    #[arg(long, value_name = "DB")]
+    database: PathBuf,
+    /// The vectors whose neighbours to find, in one of the same formats
+    #[arg(long, value_name = "Q")]
+    queries: PathBuf,
+    #[command(flatten)]
+    arguments: SearchArguments,
+    /// How many queries to answer at once
+    #[arg(long, default_value_t = 128, value_name = "B", value_parser = positive)]
+    batch: usize,
+    /// How often to run all queries; the time is the median
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = positive)]
+    repeat: usize,
+    /// Take only the first N queries
+    #[arg(long, value_name = "N", value_parser = positive)]
+    limit_queries: Option<usize>,
+    /// Measure the recall against these neighbours: .npy of s32 or s64, or .ivecs, k a row at least
+    #[arg(long, value_name = "GT", conflicts_with = "check_recall")]
+    ground_truth: Option<PathBuf>,
+    /// Measure the recall against an exact search, which takes its own time
+    #[arg(long)]
+    check_recall: bool,
+    /// Where to write the distances: inner products, squared Euclidean distances or cosines
+    #[arg(long, value_name = "D.npy")]
+    distances: Option<PathBuf>,
+    /// Where to write the neighbours' rows
+    #[arg(long, value_name = "I.npy")]
+    indices: Option<PathBuf>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a number of 1 or more".to_owned())
+}
+
+impl Search {
+    pub fn run(&self) -> anyhow::Result<Summary> {
+        check_writable(&[&self.distances, &self.indices])?;
+        let database = data::open(&self.database)?;
+        let queries = self.queries(&database)?;
+        let count = queries.shape().dims()[0];
+        let options = self.arguments.options(self.batch);
+        let truth = match &self.ground_truth {
+            Some(path) => Some(self.read_truth(path, count)?),
+            None => None,
+        };
+        let session = cpu().session()?;
+        let searcher = Searcher::new(&session, database, self.arguments.metric(), options.clone())?;
+        let (choices, compiled_in) = searcher.prepare(count)?;
+        let (found, mut seconds) = self.search(&searcher, &queries, self.repeat, "searching")?;
+        let truth = match truth {
+            None if self.check_recall => Some(self.exact(&session, &searcher, &queries)?),
+            truth => truth,
+        };
+        let recall = truth.map(|truth| ann::recall(&found.indices, &truth)).transpose()?;
+        let outputs = [(&self.distances, &found.distances), (&self.indices, &found.indices)];
+        for (path, array) in outputs {
+            if let Some(path) = path {
+                data::write_npy(path, array)?;
+            }
+        }
+        let total: f64 = seconds.iter().sum::<f64>() / self.repeat as f64;
+        let per_batch = median(&mut seconds);
+        let batch = self.batch.min(count);
+        let qps = if count.is_multiple_of(batch) { batch as f64 / per_batch } else { count as f64 / total };
+        let mut summary = Summary::default();
+        summary.field("queries", count);
+        summary.field("database", searcher.database_shape().to_string());
+        summary.field("metric", self.arguments.metric().name());
+        summary.field("k", self.arguments.k);
+        summary.field("batch", batch);
+        summary.field("seconds_per_batch", per_batch);
+        summary.field("qps", qps);
+        if let Some(recall) = recall {
+            summary.field("recall", recall);
+        }
+        summary.field("lowering", choices[0].form.name());
+        summary.field("reason", choices[0].reason.as_str());
+        summary.field("compile_seconds", compiled_in.as_secs_f64());
+        summary.line(&choices[0]);
+        summary.line(format_args!(
+            "{count} queries in {}, batches of {batch}: {} a batch, {qps:.0} queries a second; compiled in {}",
+            searcher.database_shape(),
+            human(per_batch),
+            human(compiled_in.as_secs_f64()),
+        ));
+        if let Some(recall) = recall {
+            summary.line(format_args!("recall {recall:.4}"));
+        }
+        Ok(summary)
+    }
+
+    /// The queries that are asked for, of the database's width.
+    fn queries(&self, database: &MappedArray) -> anyhow::Result<Array> {
+        let queries = data::open(&self.queries)?;
+        let (shape, wanted) = (queries.shape().clone(), database.shape());
+        anyhow::ensure!(
+            shape.rank() == 2
+                && wanted.rank() == 2
+                && shape.dims()[1] == wanted.dims()[1]
+                && shape.dims()[0] > 0,
+            "{}: expected queries of the width of the database {wanted}, got {shape}",
+            self.queries.display()
+        );
+        let count = self.limit_queries.unwrap_or(usize::MAX).min(shape.dims()[0]);
+        let bytes = &queries.as_bytes()[..count * shape.dims()[1] * shape.dtype().size()];
+        Ok(Array::from_bytes(shape.with_dims([count, shape.dims()[1]]), bytes)?)
+    }
+
+    /// The first k of each row of the ground truth.
+    fn read_truth(&self, path: &Path, count: usize) -> anyhow::Result<Array> {
+        let (truth, k) = (data::open(path)?.to_array()?, self.arguments.k);
+        let shape = truth.shape();
+        anyhow::ensure!(
+            shape.rank() == 2
+                && shape.dtype().is_signed_integer()
+                && shape.dims()[0] >= count
+                && shape.dims()[1] >= k,
+            "{}: expected {count} rows of {k} s32 or s64 at least, got {shape}",
+            path.display()
+        );
+        let width = shape.dims()[1];
+        let rows = truth.to_f64();
+        let first: Vec<f64> = rows.chunks(width).take(count).flat_map(|row| row[..k].to_vec()).collect();
+        Ok(Array::from_f64(Shape::new(DType::S32, [count, k]), &first)?)
+    }
+
+    /// Neighbours of all queries, and the seconds that each batch took.
+    fn search(
+        &self,
+        searcher: &Searcher,
+        queries: &Array,
+        repeat: usize,
+        what: &'static str,
+    ) -> anyhow::Result<(ann::Neighbors, Vec<f64>)> {
+        let shape = queries.shape();
+        let (count, row) = (shape.dims()[0], shape.dims()[1] * shape.dtype().size());
+        let batches: Vec<Array> = queries
+            .as_bytes()
+            .chunks(self.batch * row)
+            .map(|bytes| Array::from_bytes(shape.with_dims([bytes.len() / row, shape.dims()[1]]), bytes))
+            .collect::<xlann::Result<_>>()?;
+        // The first run pays for memory that later ones find mapped.
+        searcher.search(&batches[0])?;
+        let progress = progress(batches.len() * repeat, what);
+        let (mut distances, mut indices) = (Vec::new(), Vec::new());
+        let mut seconds = Vec::new();
+        for round in 0..repeat {
+            for batch in &batches {
+                let start = Instant::now();
+                let found = searcher.search(batch)?;
+                seconds.push(start.elapsed().as_secs_f64());
+                if round == 0 {
+                    distances.extend_from_slice(found.distances.as_bytes());
+                    indices.extend_from_slice(found.indices.as_bytes());
+                }
+                progress.inc(1);
+            }
+        }
+        progress.finish_and_clear();
+        let dims = [count, self.arguments.k];
+        let found = ann::Neighbors {
+            distances: Array::from_bytes(searcher.database_shape().with_dims(dims), &distances)?,
+            indices: Array::from_bytes(Shape::new(DType::S32, dims), &indices)?,
+        };
+        Ok((found, seconds))
+    }
+
+    /// The true neighbours: every score, sorted by the target's own top-k.
+    fn exact(&self, session: &Session, searcher: &Searcher, queries: &Array) -> anyhow::Result<Array> {
+        let options = SearchOptions {
+            recall_target: 1.0,
+            form: Some(Form::Sort),
+            squared_distances: false,
+            ..searcher.options().clone()
+        };
+        let exact = Searcher::new(session, data::open(&self.database)?, searcher.metric(), options)?;
+        Ok(self.search(&exact, queries, 1, "searching exactly")?.0.indices)
+    }
+}
+
+/// A progress bar on standard error where that is a terminal.
+fn progress(steps: usize, what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() || steps < 10 {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} batches, {eta} left");
+    ProgressBar::new(steps as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_message(what)
+}

@@ -1,0 +1,127 @@
+//! `xlann topk`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use xlann::lower::{Form, Options};
+use xlann::{ApproxTopKOptions, Array, Function, Shape, data};
+
+use super::{Summary, check_writable, cpu, human, median, parse_form};
+
+/// What is searched for; shared with `xlann hlo topk`.
+#[derive(Args, Clone)]
+pub struct TopkArguments {
+    /// How many values to find
+    #[arg(short)]
+    k: usize,
+    /// Find the smallest values instead of the largest
+    #[arg(long)]
+    min: bool,
+    /// The dimension to search along; negative: from the end
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    dim: isize,
+    /// The share of the true k best that is expected among the results, in (0, 1]
+    #[arg(long, default_value_t = 0.95)]
+    recall_target: f32,
+    /// The size to plan the recall for, where the input is a part of a larger whole
+    #[arg(long)]
+    input_size_override: Option<usize>,
+    /// Leave the results of the partial reduction unsorted and not cut to k
+    #[arg(long)]
+    no_aggregate: bool,
+    /// The form of the approximate top-k: auto, sort, two-stage or blocks
+    #[arg(long, default_value = "auto", value_parser = parse_form)]
+    // Spelled out, as clap takes an `Option` for an optional argument.
+    lowering: std::option::Option<Form>,
+}
+
+impl TopkArguments {
+    /// The function of an operand of that shape.
+    pub fn function(&self, operand: Shape) -> xlann::Result<Function> {
+        let options = ApproxTopKOptions {
+            reduction_dimension: self.dim,
+            recall_target: self.recall_target,
+            reduction_input_size_override: self.input_size_override,
+            aggregate_to_topk: !self.no_aggregate,
+        };
+        Function::trace("topk", &[operand], |x| match self.min {
+            false => x[0].approx_max_k(self.k, &options),
+            true => x[0].approx_min_k(self.k, &options),
+        })
+    }
+
+    pub fn options(&self) -> Options {
+        Options { approx_top_k: self.lowering }
+    }
+}
+
+#[derive(Args)]
+pub struct Topk {
+    /// The array to search: a .npy of f16, bf16, f32 or f64, or an .fvecs file
+    #[arg(long, value_name = "X.npy")]
+    input: PathBuf,
+    #[command(flatten)]
+    arguments: TopkArguments,
+    /// How often to run; the time is the median
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Where to write the values found
+    #[arg(long, value_name = "V.npy")]
+    values: Option<PathBuf>,
+    /// Where to write their indices
+    #[arg(long, value_name = "I.npy")]
+    indices: Option<PathBuf>,
+}
+
+impl Topk {
+    pub fn run(&self) -> anyhow::Result<Summary> {
+        check_writable(&[&self.values, &self.indices])?;
+        let input = data::open(&self.input)?;
+        let shape = input.shape().clone();
+        let function = self.arguments.function(shape.clone())?;
+        let session = cpu().session()?;
+        let start = Instant::now();
+        let (executable, choices) = session.compile_with(&function, &self.arguments.options())?;
+        let compile_seconds = start.elapsed().as_secs_f64();
+        let client = session.client();
+        let bytes = shape.byte_count() as f64;
+        let operand =
+            client.buffer_from_host(shape.clone(), std::sync::Arc::new(input), &client.devices()[0])?;
+        let run = || -> xlann::Result<Vec<Array>> {
+            executable.run(&[&operand])?.iter().map(|buffer| buffer.to_array()).collect()
+        };
+        // The first run pays for memory that later ones find mapped.
+        let mut results = run()?;
+        let mut seconds = Vec::new();
+        for _ in 0..self.repeat {
+            let start = Instant::now();
+            results = run()?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        let seconds = median(&mut seconds);
+        for (path, result) in [&self.values, &self.indices].into_iter().zip(&results) {
+            if let Some(path) = path {
+                data::write_npy(path, result)?;
+            }
+        }
+        let mut summary = Summary::default();
+        summary.field("shape", shape.to_string());
+        summary.field("result", results[0].shape().to_string());
+        summary.field("seconds", seconds);
+        summary.field("bytes_per_second", bytes / seconds);
+        summary.field("compile_seconds", compile_seconds);
+        summary.field("lowering", choices[0].form.name());
+        summary.field("reason", choices[0].reason.as_str());
+        summary.line(&choices[0]);
+        let rate = bytes / seconds / 1e9;
+        summary.line(format_args!(
+            "{} to {} in {} ({rate:.1} GB/s), compiled in {}",
+            shape,
+            results[0].shape(),
+            human(seconds),
+            human(compile_seconds)
+        ));
+        Ok(summary)
+    }
+}
