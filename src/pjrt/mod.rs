@@ -40,6 +40,7 @@ mod buffer;
 mod client;
 mod compile;
 mod compiled;
+mod elf;
 mod event;
 mod executable;
 mod ffi;

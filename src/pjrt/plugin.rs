@@ -8,6 +8,7 @@ use libloading::os::unix;
 
 use super::abi::*;
 use super::api::{Api, Value, read_named_values};
+use super::elf::is_cut_short;
 use super::search::{PluginSpec, search_order};
 use crate::{Error, Result};
 
@@ -50,6 +51,9 @@ impl Plugin {
         let mut plugins = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = plugins.iter().find(|loaded| loaded.path == canonical) {
             return Ok(Plugin { loaded });
+        }
+        if is_cut_short(&canonical).map_err(|problem| refused(problem.to_string()))? {
+            return Err(refused("it is cut short".into()));
         }
         // SAFETY: initialisers of the library run; that they are well-behaved is what a user who names the file
         // vouches for.
