@@ -4,6 +4,7 @@ pub use array::Array;
 pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
+pub use ops::compare::Direction;
 pub use ops::custom_call::{ApiVersion, CustomCall};
 pub use ops::gather::GatherDims;
 pub use ops::scatter::{ScatterDims, ScatterKind};

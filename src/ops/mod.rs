@@ -83,6 +83,15 @@ operators! {
     scatter: Scatter;
     control: While, Conditional;
     custom_call: CustomCall;
+    compare: Compare;
+    concatenate: Concatenate;
+    convert: Convert, BitcastConvert;
+    dynamic_slice: DynamicSlice, DynamicUpdateSlice;
+    pad: Pad;
+    reshape: Reshape;
+    select: Select, Clamp;
+    slice: Slice;
+    transpose: Transpose, Reverse;
 }
 
 /// The inputs as an array of the operator's arity.

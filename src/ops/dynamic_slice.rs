@@ -1,0 +1,153 @@
+//! Slicing from starts that are computed.
+
+use crate::graph::{Tensor, same_dtype};
+use crate::hlo;
+use crate::ops::{Operator, arity};
+use crate::shape::Dims;
+use crate::{Array, Error, Result, Shape};
+
+/// A window of the first operand; the others are its starts, a scalar for each dimension.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DynamicSlice {
+    pub(crate) sizes: Vec<usize>,
+}
+
+/// The first operand with the window at the starts, its third and further operands, replaced by the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DynamicUpdateSlice;
+
+impl Tensor {
+    /// The window of the given sizes that starts at `starts`, a scalar integer for each dimension.
+    ///
+    /// A start at which the window would pass an end of the dimension is moved to the nearest at which it
+    /// does not.
+    ///
+    /// # Errors
+    /// Where there is not one start and one size for each dimension, the starts are not scalars of one integer
+    /// dtype, or a size is above the dimension's.
+    pub fn dynamic_slice(&self, starts: &[&Tensor], sizes: &[usize]) -> Result<Tensor> {
+        let inputs: Vec<_> = [self].into_iter().chain(starts.iter().copied()).collect();
+        self.builder().push_one(DynamicSlice { sizes: sizes.to_vec() }, &inputs)
+    }
+
+    /// This tensor with the window at `starts`, a scalar integer for each dimension, replaced by `update`.
+    ///
+    /// Starts are moved as those of [`dynamic_slice`](Tensor::dynamic_slice).
+    ///
+    /// # Errors
+    /// Where `update` differs in dtype or rank, or is larger in a dimension, there is not one start for each
+    /// dimension, or they are not scalars of one integer dtype.
+    pub fn dynamic_update_slice(&self, update: &Tensor, starts: &[&Tensor]) -> Result<Tensor> {
+        let inputs: Vec<_> = [self, update].into_iter().chain(starts.iter().copied()).collect();
+        self.builder().push_one(DynamicUpdateSlice, &inputs)
+    }
+}
+
+/// Requires a window that fits and a scalar start of one integer dtype for each dimension.
+fn check_window(
+    operator: &'static str,
+    operand: &Shape,
+    (argument, sizes): (&str, &[usize]),
+    starts: &[&Shape],
+) -> Result<()> {
+    let fits = sizes.iter().zip(operand.dims()).all(|(size, dim)| size <= dim);
+    if sizes.len() != operand.rank() || !fits {
+        let expected = format!("at most the size of each dimension of {operand}");
+        return Err(Error::argument(operator, argument, expected, Dims(sizes)));
+    }
+    if starts.len() != operand.rank() {
+        let expected = format!("one for each dimension of {operand}");
+        return Err(Error::argument(operator, "starts", expected, starts.len()));
+    }
+    for (axis, start) in starts.iter().enumerate() {
+        if start.rank() > 0 || !start.dtype().is_integer() || start.dtype() != starts[0].dtype() {
+            let expected = "scalars of one integer dtype";
+            return Err(Error::argument(operator, "starts", expected, format!("{start} for dimension {axis}")));
+        }
+    }
+    Ok(())
+}
+
+/// Where the window starts in each dimension.
+fn clamped(starts: &[Array], operand: &Shape, sizes: &[usize]) -> Vec<usize> {
+    let starts = starts.iter().map(|start| start.to_i128()[0]);
+    let last = operand.dims().iter().zip(sizes).map(|(dim, size)| dim - size);
+    starts.zip(last).map(|(start, last)| start.clamp(0, last as i128) as usize).collect()
+}
+
+/// The position in an array of these strides of the element at `position` of the window.
+fn place(position: usize, window: &Shape, window_strides: &[usize], starts: &[usize], strides: &[usize]) -> usize {
+    (0..window.rank())
+        .map(|axis| (starts[axis] + position / window_strides[axis] % window.dims()[axis]) * strides[axis])
+        .sum()
+}
+
+impl Operator for DynamicSlice {
+    fn name(&self) -> &'static str {
+        "dynamic_slice"
+    }
+
+    fn params(&self) -> Vec<(&'static str, String)> {
+        vec![("sizes", Dims(&self.sizes).to_string())]
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let Some((operand, starts)) = inputs.split_first() else {
+            return Err(Error::argument(self.name(), "operands", "at least 1", 0));
+        };
+        check_window(self.name(), operand, ("sizes", &self.sizes), starts)?;
+        Ok(vec![operand.with_dims(self.sizes.as_slice())])
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let operand = inputs[0].shape();
+        let starts = clamped(&inputs[1..], operand, &self.sizes);
+        let window = operand.with_dims(self.sizes.as_slice());
+        let (from, to) = (operand.strides(), window.strides());
+        let source = |position| Some(place(position, &window, &to, &starts, &from));
+        Ok(vec![inputs[0].rearranged(&self.sizes, None, source)])
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        let window = inputs[0].shape().with_dims(self.sizes.as_slice());
+        let operands: Vec<_> = inputs.iter().collect();
+        let slice = module.add_with("dynamic-slice", &window, &operands, |instruction| {
+            instruction.dynamic_slice_sizes = self.sizes.iter().map(|&size| size as i64).collect();
+        });
+        Ok(vec![slice])
+    }
+}
+
+impl Operator for DynamicUpdateSlice {
+    fn name(&self) -> &'static str {
+        "dynamic_update_slice"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let [operand, update, starts @ ..] = inputs else {
+            return Err(Error::argument(self.name(), "operands", "at least 2", inputs.len()));
+        };
+        same_dtype(self.name(), "update", update, operand)?;
+        check_window(self.name(), operand, ("update's dimensions", update.dims()), starts)?;
+        Ok(vec![(*operand).clone()])
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let (operand, update) = (inputs[0].shape(), inputs[1].shape());
+        let starts = clamped(&inputs[2..], operand, update.dims());
+        let (from, to, size) = (update.strides(), operand.strides(), operand.dtype().size());
+        let updated = Array::filled(operand.clone(), |bytes| {
+            bytes.copy_from_slice(inputs[0].as_bytes());
+            for (position, element) in inputs[1].as_bytes().chunks_exact(size).enumerate() {
+                let target = place(position, update, &from, &starts, &to);
+                bytes[target * size..][..size].copy_from_slice(element);
+            }
+        });
+        Ok(vec![updated])
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        let operands: Vec<_> = inputs.iter().collect();
+        Ok(vec![module.add("dynamic-update-slice", inputs[0].shape(), &operands)])
+    }
+}

@@ -1,0 +1,113 @@
+//! Padding.
+
+use crate::graph::{Operand, Tensor, same_dtype};
+use crate::hlo;
+use crate::hlo::proto::{PaddingConfig, PaddingConfigDimension};
+use crate::ops::{Operator, arity};
+use crate::shape::Dims;
+use crate::{Array, Error, Result, Shape};
+
+/// A scalar put before, after and between the elements of an operand.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pad {
+    /// How many before the first element of each dimension; negative: how many elements are cut off.
+    pub(crate) low: Vec<isize>,
+    /// How many after the last; negative: how many are cut off.
+    pub(crate) high: Vec<isize>,
+    /// How many between two neighbours.
+    pub(crate) interior: Vec<usize>,
+}
+
+impl Tensor {
+    /// Puts `value` `low[i]` times before the elements of dimension i, `high[i]` times after them and
+    /// `interior[i]` times between each two. Where `low` or `high` is negative, that many are cut off, after
+    /// the interior ones were put in.
+    ///
+    /// # Errors
+    /// Where there is not one number for each dimension, `value` is not a scalar of this tensor's dtype, more
+    /// is cut off than there is, or a size passes `isize::MAX`.
+    pub fn pad(&self, value: impl Operand, low: &[isize], high: &[isize], interior: &[usize]) -> Result<Tensor> {
+        let value = value.tensor(self)?;
+        let op = Pad { low: low.to_vec(), high: high.to_vec(), interior: interior.to_vec() };
+        self.builder().push_one(op, &[self, &value])
+    }
+}
+
+impl Pad {
+    fn output(&self, operand: &Shape) -> Result<Shape> {
+        let size = |axis: usize| {
+            let dim = operand.dims()[axis] as i128;
+            let between = (dim - 1).max(0) * self.interior[axis] as i128;
+            let size = self.low[axis] as i128 + dim + between + self.high[axis] as i128;
+            isize::try_from(size).ok().and_then(|size| usize::try_from(size).ok()).ok_or_else(|| {
+                let expected = format!("such that dimension {axis} of {operand} has a size in 0..={}", isize::MAX);
+                Error::argument(self.name(), "padding", expected, size)
+            })
+        };
+        Ok(operand.with_dims((0..operand.rank()).map(size).collect::<Result<Vec<_>>>()?))
+    }
+}
+
+impl Operator for Pad {
+    fn name(&self) -> &'static str {
+        "pad"
+    }
+
+    fn params(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("low", format!("{:?}", self.low).replace(' ', "")),
+            ("high", format!("{:?}", self.high).replace(' ', "")),
+            ("interior", Dims(&self.interior).to_string()),
+        ]
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let [operand, value] = arity(self.name(), inputs)?;
+        same_dtype(self.name(), "value", &value, &operand)?;
+        if value.rank() != 0 {
+            return Err(Error::argument(self.name(), "value", "a scalar", value));
+        }
+        let lengths = [("low", self.low.len()), ("high", self.high.len()), ("interior", self.interior.len())];
+        for (argument, length) in lengths {
+            if length != operand.rank() {
+                let expected = format!("a number for each dimension of {operand}");
+                return Err(Error::argument(self.name(), argument, expected, format!("{length} numbers")));
+            }
+        }
+        Ok(vec![self.output(&operand)?])
+    }
+
+    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        let operand = inputs[0].shape();
+        let output = self.output(operand)?;
+        let (from, to) = (operand.strides(), output.strides());
+        let source = |position: usize| {
+            let terms = (0..output.rank()).map(|axis| {
+                let index = position / to[axis] % output.dims()[axis];
+                // Both are below isize::MAX, the output's sizes being so.
+                let index = usize::try_from((index as isize).checked_sub(self.low[axis])?).ok()?;
+                let step = self.interior[axis].checked_add(1)?;
+                (index % step == 0 && index / step < operand.dims()[axis]).then(|| index / step * from[axis])
+            });
+            terms.sum()
+        };
+        Ok(vec![inputs[0].rearranged(output.dims(), Some(&inputs[1]), source)])
+    }
+
+    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
+        let dims = inputs[0].shape().dims();
+        let output = self.output(inputs[0].shape())?;
+        let pad = module.add_with("pad", &output, &[&inputs[0], &inputs[1]], |instruction| {
+            let dimensions = (0..output.rank())
+                .map(|axis| PaddingConfigDimension {
+                    edge_padding_low: self.low[axis] as i64,
+                    edge_padding_high: self.high[axis] as i64,
+                    // Of no effect on fewer than two elements, and then perhaps no i64.
+                    interior_padding: if dims[axis] > 1 { self.interior[axis] as i64 } else { 0 },
+                })
+                .collect();
+            instruction.padding_config = Some(PaddingConfig { dimensions });
+        });
+        Ok(vec![pad])
+    }
+}
