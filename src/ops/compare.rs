@@ -134,6 +134,10 @@ impl Operator for Compare {
         params
     }
 
+    fn elementwise(&self) -> bool {
+        true
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let [lhs, rhs] = arity(self.name(), inputs)?;
         same_dtype(self.name(), "rhs", &rhs, &lhs)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::graph::{Builder, Convention, Function, Tensor};
+use crate::graph::{Builder, Convention, Function, Results, Tensor};
 use crate::hlo;
 use crate::ops::{Operator, signature};
 use crate::{Array, DType, Error, Result, Shape};
@@ -34,6 +34,43 @@ impl Builder {
     /// Where the functions do not fit the state or each other.
     pub fn while_loop(&self, state: &[&Tensor], condition: Function, body: Function) -> Result<Vec<Tensor>> {
         self.push(While { condition: Arc::new(condition), body: Arc::new(body) }, state)
+    }
+
+    /// Applies `body` to the number of the iteration, an s32 from 0, and the state, `trip_count` times from
+    /// `state` on, and gives the last state. `body` is called once, to be traced.
+    ///
+    /// # Errors
+    /// Those of `body`, and where its results are not of the state's shapes.
+    ///
+    /// ```
+    /// use xlann::{Array, Builder};
+    ///
+    /// let builder = Builder::new("power");
+    /// let base = builder.scalar(3f32)?;
+    /// let one = builder.scalar(1f32)?;
+    /// let power = builder.fori_loop(4, &[&one, &base], |_, x| Ok([(&x[0] * &x[1])?, x[1].clone()]))?;
+    /// let function = builder.finish(power)?;
+    /// assert_eq!(function.eval(&[])?[0], Array::scalar(81f32));
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn fori_loop<R: Results>(
+        &self,
+        trip_count: i32,
+        state: &[&Tensor],
+        body: impl FnOnce(&Tensor, &[Tensor]) -> Result<R>,
+    ) -> Result<Vec<Tensor>> {
+        let counter = self.scalar(0i32)?;
+        let state = [&[&counter], state].concat();
+        let shapes: Vec<Shape> = state.iter().map(|tensor| tensor.shape().clone()).collect();
+        let condition = Function::trace("condition", &shapes, |x| x[0].less(trip_count))?;
+        let body = Function::trace("body", &shapes, |x| {
+            let mut next = vec![(&x[0] + 1)?];
+            next.extend(body(&x[0], &x[1..])?.into_tensors());
+            Ok(next)
+        })?;
+        let mut last = self.while_loop(&state, condition, body)?;
+        last.remove(0);
+        Ok(last)
     }
 }
 

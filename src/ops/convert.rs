@@ -58,6 +58,10 @@ impl Operator for Convert {
         vec![("dtype", self.dtype.to_string())]
     }
 
+    fn elementwise(&self) -> bool {
+        true
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let [operand] = arity(self.name(), inputs)?;
         Ok(vec![operand.with_dtype(self.dtype)])

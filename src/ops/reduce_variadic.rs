@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::graph::{Builder, Convention, Function, Tensor};
 use crate::hlo;
-use crate::ops::reduce::walk;
+use crate::ops::reduce::{Kind, walk};
 use crate::ops::{Operator, i64s, increasing, others, signature};
 use crate::shape::Dims;
-use crate::{Array, Error, Result, Shape};
+use crate::{Array, DType, Error, Result, Shape};
 
 /// Combines the elements of several operands along some dimensions by a function of scalars.
 ///
@@ -47,6 +47,58 @@ impl Builder {
         let dimensions = first.shape().axes("reduce", "dimensions", dimensions)?;
         let op = ReduceVariadic { dimensions, reducer: Arc::new(reducer) };
         self.push(op, &[operands, inits].concat())
+    }
+}
+
+impl Tensor {
+    /// The s32 index of the greatest element along `axis` (negative: from the end), which the output lacks: the
+    /// first of equal ones, or the first NaN where there is one.
+    ///
+    /// # Errors
+    /// Where there is no such axis, or its size is 0 or does not fit an s32.
+    pub fn argmax(&self, axis: isize) -> Result<Tensor> {
+        self.index_of("argmax", Kind::Max, axis, |lhs, rhs| lhs.greater(rhs))
+    }
+
+    /// The s32 index of the least element along `axis` (negative: from the end), which the output lacks: the
+    /// first of equal ones, or the first NaN where there is one.
+    ///
+    /// # Errors
+    /// Where there is no such axis, or its size is 0 or does not fit an s32.
+    pub fn argmin(&self, axis: isize) -> Result<Tensor> {
+        self.index_of("argmin", Kind::Min, axis, |lhs, rhs| lhs.less(rhs))
+    }
+
+    fn index_of(
+        &self,
+        operator: &'static str,
+        kind: Kind,
+        axis: isize,
+        better: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let dimension = self.shape().axis(operator, "axis", axis)?;
+        if !(1..=i32::MAX as usize).contains(&self.dims()[dimension]) {
+            let expected = format!("one of size 1 to {}", i32::MAX);
+            return Err(Error::argument(operator, "axis", expected, self.shape()));
+        }
+        let scalars = [Shape::scalar(self.dtype()), Shape::scalar(DType::S32)];
+        let scalars = [scalars.as_slice(), &scalars].concat();
+        let reducer = Function::trace(operator, &scalars, |x| {
+            let [lhs, lhs_index, rhs, rhs_index] = [&x[0], &x[1], &x[2], &x[3]];
+            let wins = |lhs: &Tensor, rhs: &Tensor| match lhs.dtype().is_float() {
+                true => better(lhs, rhs)? | (lhs.not_equal(lhs)? & rhs.equal(rhs)),
+                false => better(lhs, rhs),
+            };
+            let first = ((!wins(rhs, lhs)?)? & lhs_index.less(rhs_index))?;
+            let left = (wins(lhs, rhs)? | first)?;
+            Ok((left.select(lhs, rhs)?, left.select(lhs_index, rhs_index)?))
+        })?;
+        let indices = self.builder().iota(self.shape().with_dtype(DType::S32), axis)?;
+        let inits =
+            [self.builder().constant(kind.identity(self.dtype())?)?, self.builder().scalar(0i32)?];
+        let mut outputs =
+            self.builder().reduce(&[self, &indices], &[&inits[0], &inits[1]], &[axis], reducer)?;
+        Ok(outputs.remove(1))
     }
 }
 

@@ -47,6 +47,10 @@ impl Operator for Select {
         "select"
     }
 
+    fn elementwise(&self) -> bool {
+        true
+    }
+
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
         let [pred, on_true, on_false] = arity(self.name(), inputs)?;
         if pred.dtype() != DType::Pred {
@@ -84,6 +88,10 @@ impl Operator for Select {
 impl Operator for Clamp {
     fn name(&self) -> &'static str {
         "clamp"
+    }
+
+    fn elementwise(&self) -> bool {
+        true
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {

@@ -42,6 +42,46 @@ impl Builder {
     }
 }
 
+impl Tensor {
+    /// This tensor in ascending order along `axis` (negative: from the end); NaNs come last, 0 and -0 are equal
+    /// and keep their order.
+    ///
+    /// # Errors
+    /// Where there is no such axis.
+    pub fn sort(&self, axis: isize) -> Result<Tensor> {
+        let comparator = ascending(&[self.dtype()])?;
+        Ok(self.builder().sort_by(&[self], axis, true, comparator)?.remove(0))
+    }
+
+    /// The s32 indices along `axis` (negative: from the end) that bring this tensor in the order of
+    /// [`sort`](Tensor::sort); equal elements keep their order.
+    ///
+    /// # Errors
+    /// Where there is no such axis, or its size does not fit an s32.
+    pub fn argsort(&self, axis: isize) -> Result<Tensor> {
+        let dimension = self.shape().axis("argsort", "axis", axis)?;
+        if i32::try_from(self.dims()[dimension]).is_err() {
+            let expected = format!("one of size {} at most", i32::MAX);
+            return Err(Error::argument("argsort", "axis", expected, self.shape()));
+        }
+        let indices = self.builder().iota(self.shape().with_dtype(DType::S32), axis)?;
+        let comparator = ascending(&[self.dtype(), DType::S32])?;
+        Ok(self.builder().sort_by(&[self, &indices], axis, true, comparator)?.remove(1))
+    }
+}
+
+/// Whether the left element of the first of several operands is less, a NaN being greater than all else.
+fn ascending(dtypes: &[DType]) -> Result<Function> {
+    let scalars: Vec<Shape> = dtypes.iter().flat_map(|&dtype| [Shape::scalar(dtype), Shape::scalar(dtype)]).collect();
+    Function::trace("ascending", &scalars, |x| {
+        let less = x[0].less(&x[1])?;
+        match dtypes[0].is_float() {
+            true => less | (x[0].equal(&x[0])? & x[1].not_equal(&x[1])),
+            false => Ok(less),
+        }
+    })
+}
+
 impl Sort {
     /// The positions of the elements in sorted order, line after line.
     ///
