@@ -270,6 +270,18 @@ fn the_same_program_is_compiled_once() {
 }
 
 #[test]
+fn the_cache_forgets_what_was_asked_for_longest_ago() {
+    let Some(client) = common::cpu_client() else { return };
+    let client = Client::new(client.plugin(), &[]).unwrap();
+    let compile = |size| common::compile_add(&client, &Shape::new(DType::F32, [size]));
+    let executables: Vec<_> = (0..64).map(compile).collect();
+    assert_eq!(compile(0), executables[0]);
+    compile(64);
+    assert_eq!(compile(0), executables[0]);
+    assert_ne!(compile(1), executables[1]);
+}
+
+#[test]
 fn running_out_of_memory_is_an_error() {
     let Some(client) = common::cpu_client() else { return };
     let scalar = Shape::scalar(DType::F32);
