@@ -41,7 +41,7 @@ fn every_dtype_makes_the_round_trip() {
             assert_eq!(buffer.to_array().unwrap(), array, "{shape}");
             let copy = common::compile(
                 &client,
-                &[shape.clone()],
+                std::slice::from_ref(&shape),
                 &shape,
                 &format!("%r = stablehlo.optimization_barrier %arg0 : {}", common::tensor(&shape)),
             );
@@ -270,6 +270,18 @@ fn the_same_program_is_compiled_once() {
 }
 
 #[test]
+fn the_cache_forgets_what_was_asked_for_longest_ago() {
+    let Some(client) = common::cpu_client() else { return };
+    let client = Client::new(client.plugin(), &[]).unwrap();
+    let compile = |size| common::compile_add(&client, &Shape::new(DType::F32, [size]));
+    let executables: Vec<_> = (0..64).map(compile).collect();
+    assert_eq!(compile(0), executables[0]);
+    compile(64);
+    assert_eq!(compile(0), executables[0]);
+    assert_ne!(compile(1), executables[1]);
+}
+
+#[test]
 fn running_out_of_memory_is_an_error() {
     let Some(client) = common::cpu_client() else { return };
     let scalar = Shape::scalar(DType::F32);
@@ -279,7 +291,7 @@ fn running_out_of_memory_is_an_error() {
             "%r = stablehlo.broadcast_in_dim %arg0, dims = [] : (tensor<f32>) -> {}",
             common::tensor(&shape)
         );
-        let huge = common::compile(&client, &[scalar.clone()], &shape, &body);
+        let huge = common::compile(&client, std::slice::from_ref(&scalar), &shape, &body);
         let argument = client.buffer_from_array(&Array::scalar(1f32), &client.devices()[0]).unwrap();
         let available = std::fs::read_to_string("/proc/meminfo").unwrap();
         let available = available.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
@@ -411,5 +423,5 @@ fn events_call_back_once() {
 fn options_that_the_plugin_does_not_take_are_refused() {
     let Some(client) = common::cpu_client() else { return };
     let wrong = Client::new(client.plugin(), &[("cpu_device_count", Value::String("two".into()))]);
-    assert_eq!(code(wrong), PjrtCode::InvalidArgument);
+    assert_eq!(wrong.unwrap_err().to_string(), "client: cpu_device_count must be an integer, got two");
 }

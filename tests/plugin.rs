@@ -80,7 +80,7 @@ fn fake_plugin(directory: &Path, body: &str) -> Option<PathBuf> {
          }}
          static void* code(void* args) {{ ((int*)args)[6] = 14; return 0; }}
          static void* nothing(void* args) {{ return 0; }}
-         const void* GetPjrtApi(void) {{ api.size = sizeof api; {body} return &api; }}"
+         const void* GetPjrtApi(void) {{ api.size = sizeof api; api.minor = 200; {body} return &api; }}"
     );
     let (file, library) = (directory.join("fake.c"), directory.join("fake.so"));
     std::fs::write(&file, source).unwrap();
@@ -98,7 +98,8 @@ fn plugins_of_another_kind_are_refused() {
     let cases = [
         ("return 0;", "GetPjrtApi returned null"),
         ("api.size = 8;", "its function table must be of at least 40 bytes, got 8"),
-        ("api.major = 7; api.minor = 3;", "its PJRT API must be of major version 0, got 7.3"),
+        ("api.major = 7;", "its PJRT API must be 0.106 or newer, of the same major version, got 7.200"),
+        ("api.minor = 81;", "its PJRT API must be 0.106 or newer, of the same major version, got 0.81"),
         (
             "",
             "it lacks PJRT_Error_Destroy, PJRT_Error_Message, PJRT_Error_GetCode, PJRT_Plugin_Initialize, \

@@ -51,5 +51,6 @@ fn compilations_do_not_leak(client: &xlann::pjrt::Client) {
     compile(1000);
     let grown = common::resident_bytes().saturating_sub(before);
     println!("1,000 compilations: {grown} bytes more");
-    assert!(grown < 32 << 20, "1,000 compilations grew the process by {grown} bytes");
+    // Measured: 60 to 480 KB. Executables that are never destroyed take 180 KB each.
+    assert!(grown < 4 << 20, "1,000 compilations grew the process by {grown} bytes");
 }

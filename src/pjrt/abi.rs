@@ -10,6 +10,10 @@ use std::ffi::{c_char, c_int, c_void};
 /// The major version that these declarations are of.
 pub(super) const MAJOR_VERSION: i32 = 0;
 
+/// The oldest minor version that is seen to work. Plugins of 0.81 do not heed the layout that is asked for when a
+/// buffer is copied to the host, and give wrong results without an error.
+pub(super) const OLDEST_MINOR_VERSION: i32 = 106;
+
 /// Defines types that only the plugin looks into.
 macro_rules! opaque {
     ($($name:ident),* $(,)?) => {$(

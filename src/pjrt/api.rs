@@ -38,9 +38,10 @@ impl Api {
         // SAFETY: the plugin's table is of `size` bytes, ours of at least `copied`.
         unsafe { std::ptr::copy_nonoverlapping(raw.cast::<u8>(), (&raw mut table).cast::<u8>(), copied) };
         let version = &table.pjrt_api_version;
-        if version.major_version != MAJOR_VERSION {
+        if version.major_version != MAJOR_VERSION || version.minor_version < OLDEST_MINOR_VERSION {
             return Err(format!(
-                "its PJRT API must be of major version {MAJOR_VERSION}, got {}.{}",
+                "its PJRT API must be {MAJOR_VERSION}.{OLDEST_MINOR_VERSION} or newer, of the same major \
+                 version, got {}.{}",
                 version.major_version, version.minor_version
             ));
         }

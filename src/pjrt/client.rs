@@ -42,6 +42,12 @@ impl Client {
     /// # Errors
     /// Where the plugin knows no such option, or does not find its devices.
     pub fn new(plugin: Plugin, options: &[(&str, Value)]) -> Result<Client> {
+        if let Some((name, value)) = options.iter().find(|(name, _)| *name == "cpu_device_count")
+            && !matches!(value, Value::Int(_))
+        {
+            // The plugin ends the process.
+            return Err(Error::argument("client", *name, "an integer", value));
+        }
         let api = plugin.api();
         let values = write_named_values(options);
         let mut args = PJRT_Client_Create_Args {

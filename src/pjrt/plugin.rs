@@ -39,7 +39,7 @@ impl Plugin {
     ///
     /// # Errors
     /// [`Error::Plugin`] where the file does not exist, is not a shared library, has no `GetPjrtApi`, is of
-    /// another major version of the API, lacks functions or refuses to start.
+    /// another major version of the API or too old, lacks functions or refuses to start.
     pub fn load(path: impl AsRef<Path>) -> Result<Plugin> {
         let path = path.as_ref();
         let refused = |problem: String| Error::Plugin { path: path.to_owned(), problem };
