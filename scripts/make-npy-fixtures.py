@@ -24,7 +24,7 @@ for version in (2, 3):
         np.lib.format.write_array(file, np.arange(3, dtype=np.int32), (version, 0))
 
 # What is refused.
-np.save(folder / "refused-fortran-order.npy", np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)))
+np.save(folder / "fortran-order.npy", np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)))
 np.save(folder / "refused-big-endian.npy", np.arange(3, dtype=">f4"))
 np.save(folder / "refused-void.npy", np.zeros(3, "V2"))
 np.save(folder / "refused-complex.npy", np.zeros(3, np.complex64))

@@ -1,20 +1,13 @@
 //! Plugins into the user's cache.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::wheel::{Fetched, Wheel};
+use crate::pjrt::cache_directory;
 use crate::{Error, Result};
 
 /// A wheel and the shared library in it.
 type Source = (Wheel, &'static str);
-
-/// The packages with a plugin for CPUs, best first.
-#[cfg(test)]
-const CPU: [Source; 2] = [
-    (LAMMPS_JAX_PJRT_CPU, "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"),
-    (FASTATOMSTRUCT_XLA_CPU, "fastatomstruct_xla_cpu/libpjrt_cpu.so"),
-];
 
 /// A plugin that [`install_plugin`] put into the cache, or found there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +34,7 @@ impl std::fmt::Display for Installed {
     }
 }
 
-/// Puts the plugin of a target into `plugins/<name>` of the [cache](cache_dir), unless one is there: that of the
+/// Puts the plugin of a target into `plugins/<name>` of the [cache](cache_directory), unless one is there: that of the
 /// first package that can be fetched.
 ///
 /// # Errors
@@ -57,7 +50,11 @@ pub(crate) fn install_plugin(
         return Err(Error::Fetch { package: format!("a plugin for {name}"), problem });
     }
     let sources: Vec<Source> = sources.into_iter().collect();
-    let folder = cache_dir()?.join("plugins").join(name);
+    let cache = cache_directory().ok_or_else(|| {
+        let variables = "XLANN_CACHE, XDG_CACHE_HOME or HOME";
+        Error::argument("install", variables, "set", "none of them")
+    })?;
+    let folder = cache.join("plugins").join(name);
     install(&folder, &sources, |(wheel, member), path| wheel.fetch(member, path))
 }
 
@@ -84,31 +81,15 @@ fn install(
     Err(Error::Fetch { package: "a plugin".to_owned(), problem: passed_over.join("; ") })
 }
 
-/// The folder for what is fetched: `$XLANN_CACHE`, else `$XDG_CACHE_HOME/xlann`, else `$HOME/.cache/xlann`.
-///
-/// It need not exist.
-///
-/// # Errors
-/// Where none of the three variables is set.
-pub fn cache_dir() -> Result<PathBuf> {
-    cache_dir_of(|name| std::env::var_os(name))
-}
-
-fn cache_dir_of(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
-    let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // The XDG specification has relative paths ignored.
-    let xdg =
-        || path("XDG_CACHE_HOME").filter(|folder| folder.is_absolute()).map(|folder| folder.join("xlann"));
-    let home = || path("HOME").map(|folder| folder.join(".cache").join("xlann"));
-    path("XLANN_CACHE").or_else(xdg).or_else(home).ok_or_else(|| {
-        Error::argument("cache_dir", "XLANN_CACHE, XDG_CACHE_HOME or HOME", "set", "none of them")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::wheel::{FASTATOMSTRUCT_XLA_CPU, LAMMPS_JAX_PJRT_CPU};
+
+    const CPU: [Source; 2] = [
+        (LAMMPS_JAX_PJRT_CPU, "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"),
+        (FASTATOMSTRUCT_XLA_CPU, "fastatomstruct_xla_cpu/libpjrt_cpu.so"),
+    ];
 
     fn fetch_failing_on(package: &'static str) -> impl Fn(&Source, &Path) -> Result<Fetched> {
         move |(wheel, _), path| {
@@ -139,30 +120,5 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let error = install(cache.path(), &CPU[..1], fetch_failing_on("lammps-jax-pjrt-cpu")).unwrap_err();
         assert_eq!(error.to_string(), "fetching a plugin: fetching lammps-jax-pjrt-cpu==0.11.2: gone");
-    }
-
-    #[test]
-    fn other_names_are_refused() {
-        let error = install_plugin("npu").unwrap_err();
-        assert_eq!(error.to_string(), "install_plugin: name must be cpu, got npu");
-    }
-
-    #[test]
-    fn the_cache_is_where_the_variables_say() {
-        let of = |variables: &[(&str, &str)]| {
-            cache_dir_of(|name| {
-                variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
-            })
-        };
-        let all = [("XLANN_CACHE", "/a"), ("XDG_CACHE_HOME", "/b"), ("HOME", "/c")];
-        assert_eq!(of(&all).unwrap(), Path::new("/a"));
-        assert_eq!(of(&all[1..]).unwrap(), Path::new("/b/xlann"));
-        assert_eq!(of(&all[2..]).unwrap(), Path::new("/c/.cache/xlann"));
-        assert_eq!(of(&[("XLANN_CACHE", ""), all[2]]).unwrap(), Path::new("/c/.cache/xlann"));
-        assert_eq!(of(&[("XDG_CACHE_HOME", "b"), all[2]]).unwrap(), Path::new("/c/.cache/xlann"));
-        assert_eq!(
-            of(&[]).unwrap_err().to_string(),
-            "cache_dir: XLANN_CACHE, XDG_CACHE_HOME or HOME must be set, got none of them"
-        );
     }
 }

@@ -10,8 +10,8 @@
 //! # Ok::<(), xlann::Error>(())
 //! ```
 
+pub use install::Installed;
 pub(crate) use install::install_plugin;
-pub use install::{Installed, cache_dir};
 pub use mapped::MappedArray;
 pub use npy::write_npy;
 pub use wheel::{Fetched, Wheel};
@@ -37,7 +37,7 @@ pub mod wheel;
 ///
 /// | ending | elements | rows |
 /// |---|---|---|
-/// | `.npy` | NumPy's: bool, (u)int8 to 64, float16, 32, 64; bfloat16 as ml_dtypes has it saved, `<V2` | any dimensions, C order, little-endian |
+/// | `.npy` | NumPy's: bool, (u)int8 to 64, float16, 32, 64; bfloat16 as ml_dtypes has it saved, `<V2` | any dimensions, little-endian; C order is mapped, Fortran order copied |
 /// | `.fvecs` | f32 | each its length as s32, then its elements, little-endian; all of one length |
 /// | `.ivecs` | s32 | the same |
 /// | `.bvecs` | u8 | the same |

@@ -19,15 +19,33 @@ pub(super) fn open(path: &Path) -> Result<MappedArray> {
     let (file, size) = open_regular(path)?;
     let mut start = Vec::new();
     (&file).take(12 + MAX_HEADER as u64).read_to_end(&mut start).map_err(Error::io(path))?;
-    let (shape, offset) = parse(path, &start, size)?;
+    let Layout { shape, offset, fortran_order } = parse(path, &start, size)?;
+    let dims = shape.dims().to_vec();
     let mapped = MappedArray::of_file(path, &file, offset, shape)?;
     if mapped.shape().dtype() == DType::Pred
         && let Some(byte) = mapped.as_bytes().iter().find(|&&byte| byte > 1)
     {
         return Err(damaged(path, "0 or 1 for each element of dtype '|b1'", byte.to_string()));
     }
+    if fortran_order && dims.len() > 1 {
+        return Ok(from_fortran_order(&mapped.to_array()?, &dims).into());
+    }
     // Older versions of NumPy, and other writers, put the elements anywhere.
     if offset % 64 == 0 { Ok(mapped) } else { Ok(mapped.to_array()?.into()) }
+}
+
+/// The array of these dimensions whose elements lie in `array` with the first index running fastest.
+fn from_fortran_order(array: &Array, dims: &[usize]) -> Array {
+    array.rearranged(dims, None, |position| {
+        let (mut rest, mut source, mut stride) = (position, 0, array.shape().element_count());
+        // From the last index, which runs fastest in the result and slowest in the source.
+        for &dim in dims.iter().rev() {
+            stride /= dim;
+            source += rest % dim * stride;
+            rest /= dim;
+        }
+        Some(source)
+    })
 }
 
 /// Writes an array as a .npy file of version 1.0 that NumPy and [`open`](crate::data::open) read.
@@ -91,8 +109,17 @@ fn descr(dtype: DType) -> &'static str {
     }
 }
 
-/// The shape, and where the elements start, of a file of `size` bytes that starts with `start`.
-fn parse(path: &Path, start: &[u8], size: u64) -> Result<(Shape, usize)> {
+/// What the header says of the elements.
+struct Layout {
+    shape: Shape,
+    /// Where the elements start in the file.
+    offset: usize,
+    /// Whether the first index runs fastest.
+    fortran_order: bool,
+}
+
+/// The layout of a file of `size` bytes that starts with `start`.
+fn parse(path: &Path, start: &[u8], size: u64) -> Result<Layout> {
     let Some(version) = start.strip_prefix(MAGIC) else {
         let got =
             format!("{} bytes that start with \"{}\"", size, start[..start.len().min(8)].escape_ascii());
@@ -118,13 +145,13 @@ fn parse(path: &Path, start: &[u8], size: u64) -> Result<(Shape, usize)> {
     }
     let header = start.get(offset..offset + length).ok_or_else(cut_short)?;
     let offset = offset + length;
-    let shape = Header { path, rest: header }.parse()?;
+    let (shape, fortran_order) = Header { path, rest: header }.parse()?;
     let byte_count = checked_byte_count(path, &shape)?;
     if (byte_count as u64).checked_add(offset as u64) != Some(size) {
         let expected = format!("{byte_count} bytes of elements for {shape}");
         return Err(damaged(path, expected, format!("{} bytes", size.saturating_sub(offset as u64))));
     }
-    Ok((shape, offset))
+    Ok(Layout { shape, offset, fortran_order })
 }
 
 /// The first bytes of a piece of the header, to be shown.
@@ -139,7 +166,8 @@ struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    fn parse(mut self) -> Result<Shape> {
+    /// The shape, and whether the elements are in Fortran order.
+    fn parse(mut self) -> Result<(Shape, bool)> {
         self.rest = match self.rest.split_last() {
             Some((b'\n', rest)) => rest,
             _ => return Err(self.refused("a line feed at the end of the header")),
@@ -176,14 +204,8 @@ impl<'a> Header<'a> {
         let missing = |key: &str| damaged(self.path, format!("the key '{key}' in the header"), "none");
         let dtype = dtype.ok_or_else(|| missing("descr"))?;
         let dims = dims.ok_or_else(|| missing("shape"))?;
-        if fortran_order.ok_or_else(|| missing("fortran_order"))? {
-            return Err(damaged(
-                self.path,
-                "elements in C order",
-                "Fortran order (numpy.ascontiguousarray changes it)",
-            ));
-        }
-        Ok(Shape::new(dtype, dims))
+        let fortran_order = fortran_order.ok_or_else(|| missing("fortran_order"))?;
+        Ok((Shape::new(dtype, dims), fortran_order))
     }
 
     /// What is left after white space.
@@ -325,7 +347,8 @@ mod tests {
             let header = header(&shape);
             prop_assert_eq!(header.len() % 64, 0);
             let size = (header.len() + shape.byte_count()) as u64;
-            prop_assert_eq!(parse(Path::new("x.npy"), &header, size).unwrap(), (shape, header.len()));
+            let layout = parse(Path::new("x.npy"), &header, size).unwrap();
+            prop_assert_eq!((layout.shape, layout.offset, layout.fortran_order), (shape, header.len(), false));
         }
     }
 }

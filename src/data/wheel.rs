@@ -82,8 +82,8 @@ impl Wheel {
     /// nothing of it is installed or run. Where `destination` exists, nothing is done.
     ///
     /// ```no_run
-    /// use xlann::data::{cache_dir, wheel::XLA_CPU_PJRT};
-    /// let header = cache_dir()?.join("pjrt_c_api.h");
+    /// use xlann::data::wheel::XLA_CPU_PJRT;
+    /// let header = std::path::Path::new("pjrt_c_api.h");
     /// XLA_CPU_PJRT.fetch("xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h", &header)?;
     /// # Ok::<(), xlann::Error>(())
     /// ```

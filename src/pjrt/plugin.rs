@@ -91,7 +91,11 @@ impl Plugin {
             None => Err(Error::PluginNotFound {
                 name: spec.name.into(),
                 looked_at: candidates.iter().map(|candidate| candidate.path.display().to_string()).collect(),
-                advice: format!("set {} to the path of one", spec.environment_variable()),
+                advice: format!(
+                    "run xlann plugin install {}, or set {} to the path of one",
+                    spec.name,
+                    spec.environment_variable()
+                ),
             }),
         }
     }

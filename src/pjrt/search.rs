@@ -62,9 +62,14 @@ fn directory(lookup: Lookup, name: &str) -> Option<PathBuf> {
     lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// The XDG specification has relative paths ignored.
+fn absolute(directory: Option<PathBuf>) -> Option<PathBuf> {
+    directory.filter(|directory| directory.is_absolute())
+}
+
 fn cache_directory_in(lookup: Lookup) -> Option<PathBuf> {
     directory(lookup, "XLANN_CACHE")
-        .or_else(|| directory(lookup, "XDG_CACHE_HOME").map(|cache| cache.join("xlann")))
+        .or_else(|| absolute(directory(lookup, "XDG_CACHE_HOME")).map(|cache| cache.join("xlann")))
         .or_else(|| directory(lookup, "HOME").map(|home| home.join(".cache/xlann")))
 }
 

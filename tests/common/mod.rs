@@ -3,36 +3,32 @@
 
 use std::sync::LazyLock;
 
-use xlann::pjrt::{Client, CompileOptions, Executable, Plugin, PluginSpec, Program, Signature};
-use xlann::{Error, Result, Shape};
+use xlann::pjrt::{Client, CompileOptions, Executable, Program, Signature};
+use xlann::{Error, Result, Session, Shape};
 
-/// The CPU plugins that package registries serve.
-const CPU: PluginSpec = PluginSpec {
-    name: "cpu",
-    members: &["lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so", "fastatomstruct_xla_cpu/libpjrt_cpu.so"],
-};
-
-/// A client of the CPU plugin, one for all tests of a file.
+/// A session on the CPU, one for all tests of a file.
 ///
 /// Where no plugin is found it prints that the test is skipped and gives `None`; where the environment variable
 /// `XLANN_REQUIRE` contains `cpu` it panics instead. A plugin that is found and does not work is a failure.
-pub fn cpu_client() -> Option<Client> {
-    static CLIENT: LazyLock<Option<Client>> = LazyLock::new(|| {
-        let plugin = match Plugin::find(&CPU) {
-            Ok(plugin) => plugin,
-            Err(problem @ Error::PluginNotFound { .. }) => {
-                let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
-                assert!(!required.contains("cpu"), "XLANN_REQUIRE asks for cpu: {problem}");
-                return None;
-            }
-            Err(problem) => panic!("{problem}"),
-        };
-        Some(Client::new(plugin, &[]).unwrap())
+pub fn session() -> Option<&'static Session> {
+    static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| match Session::cpu() {
+        Ok(session) => Some(session),
+        Err(problem @ Error::PluginNotFound { .. }) => {
+            let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
+            assert!(!required.contains("cpu"), "XLANN_REQUIRE asks for cpu: {problem}");
+            None
+        }
+        Err(problem) => panic!("{problem}"),
     });
-    if CLIENT.is_none() {
-        println!("skipped: no cpu plugin found; set XLANN_CPU_PLUGIN to the path of one");
+    if SESSION.is_none() {
+        println!("skipped on the cpu: no plugin found; xlann plugin install cpu fetches one");
     }
-    CLIENT.clone()
+    SESSION.as_ref()
+}
+
+/// The client of that session.
+pub fn cpu_client() -> Option<Client> {
+    session().map(|session| session.client().clone())
 }
 
 /// MLIR's spelling of a shape, such as `tensor<2x3xf32>`.

@@ -1,26 +1,10 @@
 //! Runs a function on every backend at hand and compares with the interpreter.
 
-use std::sync::OnceLock;
+#[path = "../common/mod.rs"]
+mod common;
 
-use xlann::{Array, DType, Function, Session};
-
-/// A session on the CPU, shared by the tests of a file.
-///
-/// Without a plugin, gives nothing after printing why; but where `XLANN_REQUIRE` names the cpu, panics.
-pub fn session() -> Option<&'static Session> {
-    static SESSION: OnceLock<Option<Session>> = OnceLock::new();
-    SESSION
-        .get_or_init(|| match Session::cpu() {
-            Ok(session) => Some(session),
-            Err(problem) => {
-                let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
-                assert!(!required.split(',').any(|name| name == "cpu"), "{problem}");
-                println!("skipped on the cpu: {problem}");
-                None
-            }
-        })
-        .as_ref()
-}
+pub use common::session;
+use xlann::{Array, DType, Function};
 
 /// Checks and evaluates `function`, runs it on the backends, and gives the interpreter's results.
 ///
