@@ -113,7 +113,7 @@ fn expected_sort(operand: &Array, axis: usize) -> [Array; 2] {
     let stride: usize = dims[axis + 1..].iter().product();
     let values = operand.to_f64();
     let (mut sorted, mut indices) = (values.clone(), vec![0i32; values.len()]);
-    for start in (0..values.len()).filter(|position| position / stride % dims[axis] == 0) {
+    for start in (0..values.len()).filter(|position| (position / stride).is_multiple_of(dims[axis])) {
         let mut line: Vec<usize> = (0..dims[axis]).collect();
         let value = |index: usize| values[start + index * stride];
         line.sort_by(|&a, &b| {
