@@ -45,7 +45,7 @@ fn a_state_of_one_tensor_loops() {
         run(&f, &[Array::new([3], &[1f32, 2.5, -4.0]).unwrap()]),
         [Array::new([3], &[9f32, 10.5, 4.0]).unwrap()]
     );
-    let f = Function::trace("f", &[shape.clone()], |x| {
+    let f = Function::trace("f", std::slice::from_ref(&shape), |x| {
         x[0].builder().fori_loop(3, &[&x[0]], |_, x| Ok(x.to_vec()))
     })
     .unwrap();
