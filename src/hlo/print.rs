@@ -314,6 +314,8 @@ fn float<T: Copy + Into<f64> + std::fmt::Debug>(x: T) -> String {
     match (value.is_nan(), value.is_sign_negative()) {
         (true, true) => "-nan".to_owned(),
         (true, false) => "nan".to_owned(),
+        // Without its fraction, it would be read as the integer 0.
+        _ if value == 0.0 && value.is_sign_negative() => "-0.0".to_owned(),
         (false, _) => {
             let text = format!("{x:?}");
             text.strip_suffix(".0").unwrap_or(&text).to_owned()
