@@ -169,7 +169,8 @@ impl Array {
         }
     }
 
-    /// An array from f64 values, each rounded to the nearest value of the dtype; integers saturate.
+    /// An array from f64 values, each rounded to the nearest value of the dtype: for f16 and bf16 to f32 first,
+    /// as XLA does. Integers saturate, and NaN becomes 0.
     ///
     /// # Errors
     /// Where the number of values is not the product of the dimensions.
@@ -190,8 +191,8 @@ impl Array {
             DType::U16 => narrow!(|&x| x as u16),
             DType::U32 => narrow!(|&x| x as u32),
             DType::U64 => narrow!(|&x| x as u64),
-            DType::F16 => narrow!(|&x| f16::from_f64(x)),
-            DType::BF16 => narrow!(|&x| bf16::from_f64(x)),
+            DType::F16 => narrow!(|&x| f16::from_f32(x as f32)),
+            DType::BF16 => narrow!(|&x| bf16::from_f32(x as f32)),
             DType::F32 => narrow!(|&x| x as f32),
             DType::F64 => narrow!(|&x| x),
         }
@@ -218,8 +219,11 @@ impl Array {
             DType::U16 => narrow!(u16),
             DType::U32 => narrow!(u32),
             DType::U64 => narrow!(u64),
-            _ => {
-                let values: Vec<_> = values.iter().map(|&x| x as f64).collect();
+            // An f64 on the way would round twice.
+            DType::F32 => narrow!(f32),
+            DType::F64 => narrow!(f64),
+            DType::F16 | DType::BF16 => {
+                let values: Vec<_> = values.iter().map(|&x| f64::from(x as f32)).collect();
                 Array::from_f64(shape, &values)
             }
         }

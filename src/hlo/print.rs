@@ -314,6 +314,8 @@ fn float<T: Copy + Into<f64> + std::fmt::Debug>(x: T) -> String {
     match (value.is_nan(), value.is_sign_negative()) {
         (true, true) => "-nan".to_owned(),
         (true, false) => "nan".to_owned(),
+        // Without its fraction, it would be read as the integer 0.
+        _ if value == 0.0 && value.is_sign_negative() => "-0.0".to_owned(),
         (false, _) => {
             let text = format!("{x:?}");
             text.strip_suffix(".0").unwrap_or(&text).to_owned()
@@ -330,5 +332,91 @@ fn nested(dims: &[usize], elements: &mut impl Iterator<Item = String>) -> String
             let rows: Vec<_> = (0..*size).map(|_| nested(rest, elements)).collect();
             format!("{{ {} }}", rows.join(", "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::Convention;
+    use crate::hlo::Builder;
+    use crate::{Array, DType, Function, Result, Shape, Tensor};
+
+    fn text(shapes: &[Shape], body: impl FnOnce(&[Tensor]) -> Result<Tensor>) -> String {
+        let function = Function::trace("f", shapes, body).unwrap();
+        let mut builder = Builder::default();
+        function.emit(&mut builder, Convention::Flat).unwrap();
+        builder.finish("f").to_string()
+    }
+
+    /// The instructions of the only computation that are not parameters.
+    fn body(shapes: &[Shape], body: impl FnOnce(&[Tensor]) -> Result<Tensor>) -> Vec<String> {
+        let text = text(shapes, body);
+        let lines = text.lines().filter(|line| line.starts_with("  ") && !line.contains(" parameter("));
+        lines.map(|line| line.trim_start().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_module_is_printed_as_xlas() {
+        let vector = Shape::new(DType::F32, [2]);
+        assert_eq!(
+            text(&[vector.clone(), vector], |x| (&x[0] + &x[1])?.less(1.5f32)),
+            "HloModule f, entry_computation_layout={(f32[2]{0}, f32[2]{0})->pred[2]{0}}
+
+ENTRY %f (parameter: f32[2], parameter.2: f32[2]) -> pred[2] {
+  %parameter = f32[2]{0} parameter(0)
+  %parameter.2 = f32[2]{0} parameter(1)
+  %add = f32[2]{0} add(%parameter, %parameter.2)
+  %constant = f32[] constant(1.5)
+  %broadcast = f32[2]{0} broadcast(%constant), dimensions={}
+  ROOT %compare = pred[2]{0} compare(%add, %broadcast), direction=LT
+}
+"
+        );
+    }
+
+    #[test]
+    fn attributes_are_printed() {
+        let matrix = [Shape::new(DType::F32, [4, 3]), Shape::scalar(DType::S32)];
+        assert_eq!(
+            body(&matrix, |x| x[0].slice(&[0, 1], &[4, 3], &[2, 1])?.transpose(&[1, 0])?.reverse(&[0])),
+            [
+                "%slice = f32[2,2]{1,0} slice(%parameter), slice={[0:4:2], [1:3]}",
+                "%transpose = f32[2,2]{1,0} transpose(%slice), dimensions={1,0}",
+                "ROOT %reverse = f32[2,2]{1,0} reverse(%transpose), dimensions={0}",
+            ]
+        );
+        assert_eq!(
+            body(&matrix, |x| x[0].pad(-0.0f32, &[-1, 0], &[2, 0], &[0, 1])),
+            [
+                "%constant = f32[] constant(-0.0)",
+                "ROOT %pad = f32[5,5]{1,0} pad(%parameter, %constant), padding=-1_2x0_0_1",
+            ]
+        );
+        assert_eq!(
+            body(&matrix, |x| x[0].dynamic_slice(&[&x[1], &x[1]], &[1, 2])),
+            ["ROOT %dynamic-slice = f32[1,2]{1,0} dynamic-slice(%parameter, %parameter.2, %parameter.2), \
+                 dynamic_slice_sizes={1,2}"]
+        );
+    }
+
+    #[test]
+    fn constants_are_printed_as_literals() {
+        let of = |array: Array| {
+            let graph = crate::Builder::new("f");
+            let function = graph.finish(graph.constant(array).unwrap()).unwrap();
+            let mut builder = Builder::default();
+            function.emit(&mut builder, Convention::Flat).unwrap();
+            let text = builder.finish("f").to_string();
+            let line = text.lines().nth(3).unwrap().trim_start();
+            line.strip_prefix("ROOT %constant = ").unwrap().to_owned()
+        };
+        assert_eq!(
+            of(Array::new([2, 2], &[1f32, -0.0, f32::NAN, -f32::INFINITY]).unwrap()),
+            "f32[2,2]{1,0} constant({ {1, -0.0}, {nan, -inf} })"
+        );
+        assert_eq!(of(Array::new([2], &[true, false]).unwrap()), "pred[2]{0} constant({true, false})");
+        assert_eq!(of(Array::scalar(1e300)), "f64[] constant(1e300)");
+        assert_eq!(of(Array::new([2, 0], &[0u8; 0]).unwrap()), "u8[2,0]{1,0} constant({ {}, {} })");
+        assert_eq!(of(Array::new([257], &[0u8; 257]).unwrap()), "u8[257]{0} constant({...})");
     }
 }

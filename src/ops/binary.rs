@@ -207,7 +207,8 @@ binary_methods! {
     maximum => Max;
     /// The smaller operand; NaN where one is.
     minimum => Min;
-    /// `self` to the power of `rhs`.
+    /// `self` to the power of `rhs`. A negative power of an integer is the integer part of the fraction, and 0
+    /// of 0. Integer powers of 64 and more are not defined, for XLA reads 6 bits of them where it compiles them.
     pow => Pow;
     /// Integers shifted left; 0 where `rhs` is not below their width.
     shift_left => ShiftLeft;

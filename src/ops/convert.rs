@@ -21,7 +21,8 @@ pub(crate) struct BitcastConvert {
 impl Tensor {
     /// This tensor in another dtype; itself where it is of that dtype.
     ///
-    /// To a float, values are rounded to the nearest one, ties to even. From a float to an integer, they lose
+    /// To a float, values are rounded to the nearest one, ties to even; to f16 and bf16, wider ones to f32
+    /// first, as XLA does. From a float to an integer, they lose
     /// their fraction and saturate, and NaN becomes 0. Between integers, they wrap. To pred, what is not 0 is
     /// true, NaN too; from pred, true is 1.
     ///

@@ -186,21 +186,30 @@ impl Window<'_> {
 
     /// For each batch position, the start of its window in each dimension of the operand, not yet clamped.
     pub(crate) fn starts(&self, indices: &Array) -> Vec<Vec<i128>> {
-        let (dims, strides) = self.indices.part(&self.batch_axes());
+        let batch_axes = self.batch_axes();
+        let (dims, strides) = self.indices.part(&batch_axes);
         let component = self.indices.strides().get(self.index_vector_dim).copied().unwrap_or(0);
-        let (batching_dims, batching_strides) = self.indices.part(self.indices_batching);
+        // Where each batching dimension is among the batch ones, with the stride that it has among them: the
+        // indices' own strides are 0 where index vectors have no components.
+        let batch_strides = self.indices.with_dims(dims.as_slice()).strides();
+        let batching: Vec<(usize, usize)> = self
+            .indices_batching
+            .iter()
+            .flat_map(|axis| batch_axes.iter().position(|batch_axis| batch_axis == axis))
+            .map(|place| (batch_strides[place], dims[place]))
+            .collect();
         let values = indices.to_i128();
-        let start = |offset: usize| {
+        let start = |(number, offset): (usize, usize)| {
             let mut start = vec![0; self.operand.rank()];
             for (index, &axis) in self.index_map.iter().enumerate() {
                 start[axis] = values[offset + index * component];
             }
-            for (index, &axis) in self.operand_batching.iter().enumerate() {
-                start[axis] = (offset / batching_strides[index] % batching_dims[index]) as i128;
+            for (&(stride, dim), &axis) in batching.iter().zip(self.operand_batching) {
+                start[axis] = (number / stride % dim) as i128;
             }
             start
         };
-        offsets(&dims, &strides).into_iter().map(start).collect()
+        offsets(&dims, &strides).into_iter().enumerate().map(start).collect()
     }
 }
 

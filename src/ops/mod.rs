@@ -157,7 +157,7 @@ pub(crate) fn distinct(
 ) -> Result<()> {
     let mut seen = vec![false; rank];
     for &dimension in dimensions {
-        if !seen.get_mut(dimension).is_some_and(|seen| !std::mem::replace(seen, true)) {
+        if seen.get_mut(dimension).is_none_or(|seen| std::mem::replace(seen, true)) {
             let expected = format!("distinct dimensions below {rank}");
             return Err(crate::Error::argument(operator, argument, expected, Dims(dimensions)));
         }

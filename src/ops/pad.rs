@@ -96,6 +96,10 @@ impl Operator for Pad {
 
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
         let dims = inputs[0].shape().dims();
+        if dims.is_empty() {
+            // The text of HLO has no padding of no dimensions.
+            return Ok(vec![inputs[0].clone()]);
+        }
         let output = self.output(inputs[0].shape())?;
         let pad = module.add_with("pad", &output, &[&inputs[0], &inputs[1]], |instruction| {
             let dimensions = (0..output.rank())

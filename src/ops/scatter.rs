@@ -68,8 +68,9 @@ impl Tensor {
     /// one element, they are combined in any order: which one a [`ScatterKind::Set`] leaves is open.
     ///
     /// # Errors
-    /// Where the indices are not integers, the updates are of another dtype, the kind does not take it, or the
-    /// dimensions do not fit the shapes or one another.
+    /// Where the indices are not integers, the updates are of another dtype, the kind does not take it, the
+    /// dimensions do not fit the shapes or one another, or the indices place nothing: a scalar has no place to
+    /// scatter to.
     pub fn scatter(
         &self,
         indices: &Tensor,
@@ -194,6 +195,11 @@ impl Operator for Scatter {
             "input_batching_dims",
             "scatter_indices_batching_dims",
         ])?;
+        if window.index_map.is_empty() && window.operand_batching.is_empty() {
+            // XLA:CPU applies only the first of the updates then, or fails to compile.
+            let expected = "one dimension at least, where there are no batching dimensions";
+            return Err(Error::argument(name, "scatter_dims_to_operand_dims", expected, "none"));
+        }
         let (batch_axes, window_axes) = (window.batch_axes(), window.window_axes());
         let rank = batch_axes.len() + window_axes.len();
         increasing(name, "update_window_dims", &self.dims.update_window_dims, rank)?;
