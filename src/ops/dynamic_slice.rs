@@ -2,7 +2,7 @@
 
 use crate::graph::{Tensor, same_dtype};
 use crate::hlo;
-use crate::ops::{Operator, arity};
+use crate::ops::Operator;
 use crate::shape::Dims;
 use crate::{Array, Error, Result, Shape};
 
