@@ -102,12 +102,14 @@ fn wrapped(shape: &Shape, values: impl Iterator<Item = i128>) -> Array {
     Array::from_bytes(shape.clone(), &bytes).unwrap()
 }
 
+/// An operation, and the same on numbers.
+type Case<M, E> = (M, E);
 type UnaryMethod = fn(&Tensor) -> Result<Tensor>;
 type BinaryMethod = fn(&Tensor, &Tensor) -> Result<Tensor>;
 
 #[test]
 fn unary_operators_of_floats() {
-    let cases: [(UnaryMethod, fn(f64) -> f64); 20] = [
+    let cases: [Case<UnaryMethod, fn(f64) -> f64>; 20] = [
         (Tensor::abs, f64::abs),
         (Tensor::cbrt, f64::cbrt),
         (Tensor::ceil, f64::ceil),
@@ -199,7 +201,7 @@ fn larger(x: f64, y: f64) -> f64 {
 
 #[test]
 fn binary_operators_of_floats() {
-    let cases: [(BinaryMethod, fn(f64, f64) -> f64); 8] = [
+    let cases: [Case<BinaryMethod, fn(f64, f64) -> f64>; 8] = [
         (|x, y| x + y, |x, y| x + y),
         (|x, y| x.atan2(y), f64::atan2),
         (|x, y| x / y, |x, y| x / y),
@@ -236,7 +238,7 @@ fn pow_of_floats() {
 
 #[test]
 fn binary_operators_of_integers() {
-    let cases: [(BinaryMethod, fn(i128, i128) -> i128); 10] = [
+    let cases: [Case<BinaryMethod, fn(i128, i128) -> i128>; 10] = [
         (|x, y| x + y, |x, y| x + y),
         (|x, y| x & y, |x, y| x & y),
         (|x, y| x / y, |x, y| if y == 0 { -1 } else { x / y }),
@@ -435,7 +437,7 @@ fn select_broadcasts() {
 #[test]
 fn select_keeps_nans_as_they_are() {
     let nans = Array::new([2], &[f32::from_bits(0xffc0_1234), f32::NAN]).unwrap();
-    let got = apply(&[nans.clone()], |x| x[0].equal(&x[0])?.select(&x[0] * 0, &x[0]));
+    let got = apply(std::slice::from_ref(&nans), |x| x[0].equal(&x[0])?.select(&x[0] * 0, &x[0]));
     assert_eq!(got, nans);
 }
 

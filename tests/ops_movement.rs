@@ -105,7 +105,7 @@ proptest! {
         let operand = counting(dtype, &dims);
         let count = operand.shape().element_count();
         let flat = built(dtype, &[count], |index| (index[0] % 100) as f64);
-        prop_assert_eq!(apply(&[operand.clone()], |x| x[0].reshape(&[count])), flat.clone());
+        prop_assert_eq!(apply(std::slice::from_ref(&operand), |x| x[0].reshape(&[count])), flat.clone());
         prop_assert_eq!(apply(&[flat], |x| x[0].reshape(&dims)), operand);
     }
 
@@ -145,7 +145,7 @@ proptest! {
         let expected = built(dtype, &sizes, |index| {
             at(&operand, &index.iter().zip(&places).map(|(i, place)| i + place).collect::<Vec<_>>())
         });
-        let arguments = [&[operand.clone()], &starts[..]].concat();
+        let arguments = [std::slice::from_ref(&operand), &starts[..]].concat();
         let got = apply(&arguments, |x| x[0].dynamic_slice(&x[1..].iter().collect::<Vec<_>>(), &sizes));
         prop_assert_eq!(got, expected);
 
