@@ -84,7 +84,7 @@ impl Wheel {
     /// ```no_run
     /// use xlann::data::wheel::XLA_CPU_PJRT;
     /// let header = std::path::Path::new("pjrt_c_api.h");
-    /// XLA_CPU_PJRT.fetch("xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h", &header)?;
+    /// XLA_CPU_PJRT.fetch("xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h", header)?;
     /// # Ok::<(), xlann::Error>(())
     /// ```
     ///
