@@ -134,6 +134,13 @@ impl Operator for Clamp {
     }
 
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
-        Ok(vec![module.add("clamp", inputs[1].shape(), &[&inputs[0], &inputs[1], &inputs[2]])])
+        let shape = inputs[1].shape();
+        // HLO takes scalar bounds, but XLA:CPU fails to compile them for some dtypes.
+        let mut whole = |bound: &hlo::Value| match bound.shape() == shape {
+            true => bound.clone(),
+            false => module.add("broadcast", shape, &[bound]),
+        };
+        let (min, max) = (whole(&inputs[0]), whole(&inputs[2]));
+        Ok(vec![module.add("clamp", shape, &[&min, &inputs[1], &max])])
     }
 }

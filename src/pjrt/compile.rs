@@ -1,5 +1,6 @@
 //! What is compiled, with which options, and the cache of what was.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ pub enum Program<'a> {
     StableHlo(&'a str),
 }
 
-/// On how many devices a program runs.
+/// On how many devices a program runs, and how it is compiled for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompileOptions {
@@ -25,12 +26,15 @@ pub struct CompileOptions {
     pub num_replicas: usize,
     /// Over how many devices each copy is partitioned.
     pub num_partitions: usize,
+    /// Options of XLA's own by their names, such as `xla_cpu_enable_fast_math`; XLA refuses those that it does
+    /// not know.
+    pub overrides: Vec<(&'static str, bool)>,
 }
 
 impl Default for CompileOptions {
-    /// One device.
+    /// One device, and XLA's own options as they are.
     fn default() -> CompileOptions {
-        CompileOptions { num_replicas: 1, num_partitions: 1 }
+        CompileOptions { num_replicas: 1, num_partitions: 1, overrides: Vec::new() }
     }
 }
 
@@ -44,6 +48,11 @@ impl CompileOptions {
                 num_partitions: self.num_partitions as i64,
                 use_spmd_partitioning: self.num_partitions > 1,
             }),
+            env_option_overrides: self
+                .overrides
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), OptionOverrideProto { bool_field: Some(value) }))
+                .collect(),
         }
         .encode_to_vec()
     }
@@ -53,6 +62,15 @@ impl CompileOptions {
 struct CompileOptionsProto {
     #[prost(message, optional, tag = "3")]
     executable_build_options: Option<ExecutableBuildOptionsProto>,
+    #[prost(btree_map = "string, message", tag = "7")]
+    env_option_overrides: BTreeMap<String, OptionOverrideProto>,
+}
+
+/// Of its variants, this crate sets only the one for truth values.
+#[derive(Clone, PartialEq, Message)]
+struct OptionOverrideProto {
+    #[prost(bool, optional, tag = "2")]
+    bool_field: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -6,8 +6,7 @@ use crate::lower::{Capabilities, Form};
 use crate::pjrt::PluginSpec;
 use crate::target::Target;
 
-/// This machine's CPU. Its plugin's own default is four devices; one suffices here, as XLA:CPU runs a program on
-/// all processors of the machine.
+/// This machine's CPU, as the plugin's default number of devices, each of which uses all processors.
 pub const TARGET: Target = Target {
     plugin: PluginSpec {
         name: "cpu",
@@ -15,6 +14,8 @@ pub const TARGET: Target = Target {
     },
     wheels: &[LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU],
     client_options: &[],
+    // On by default, and it has maxima and minima drop NaNs.
+    xla_options: &[("xla_cpu_enable_fast_min_max", false)],
     capabilities: &CAPABILITIES,
 };
 

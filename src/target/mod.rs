@@ -21,6 +21,8 @@ pub struct Target {
     pub wheels: &'static [Wheel],
     /// The options that a client is created with.
     pub client_options: &'static [(&'static str, Value)],
+    /// The options of XLA's own that functions are compiled with.
+    pub xla_options: &'static [(&'static str, bool)],
     /// What can be lowered for it.
     pub capabilities: &'static Capabilities,
 }
@@ -60,7 +62,7 @@ impl Target {
     /// Where no plugin is found, or it cannot be loaded or finds no device.
     pub fn session(&self) -> Result<Session> {
         let client = Client::new(Plugin::find(&self.plugin)?, self.client_options)?;
-        Ok(Session { client, capabilities: self.capabilities })
+        Ok(Session { client, target: *self })
     }
 }
 
@@ -82,7 +84,7 @@ impl Target {
 #[derive(Clone, Debug)]
 pub struct Session {
     client: Client,
-    capabilities: &'static Capabilities,
+    target: Target,
 }
 
 impl Session {
@@ -99,9 +101,9 @@ impl Session {
         &self.client
     }
 
-    /// What can be lowered for the target.
-    pub fn capabilities(&self) -> &'static Capabilities {
-        self.capabilities
+    /// The target.
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Lowers and compiles a function, in the forms that the target's policy chooses.
@@ -123,14 +125,16 @@ impl Session {
         function: &Function,
         options: &lower::Options,
     ) -> Result<(Executable, Vec<Choice>)> {
-        let lowered = lower::lower(function, self.capabilities, options)?;
+        let lowered = lower::lower(function, self.target.capabilities, options)?;
         let signature = Signature {
             name: function.name().to_owned(),
             parameters: function.parameter_shapes(),
             results: function.result_shapes(),
         };
         let module = lowered.module.to_bytes();
-        let executable = self.client.compile(Program::Hlo(&module), signature, &CompileOptions::default())?;
+        let mut compile_options = CompileOptions::default();
+        compile_options.overrides = self.target.xla_options.to_vec();
+        let executable = self.client.compile(Program::Hlo(&module), signature, &compile_options)?;
         Ok((executable, lowered.choices))
     }
 }
