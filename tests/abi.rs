@@ -1,13 +1,25 @@
 //! Compares the declarations in `src/pjrt/abi.rs` with an official `pjrt_c_api.h`, read by bindgen.
 //!
-//! Run as `PJRT_C_API_HEADER=.../pjrt_c_api.h LIBCLANG_PATH=... cargo test --features check-abi --test abi`. The
-//! header is in the PyPI package `xla-cpu-pjrt==0.0.1`, libclang in `libclang==18.1.1`.
+//! Run as `cargo test --features check-abi --test abi`. Header and libclang are fetched into the cache, unless
+//! `PJRT_C_API_HEADER` and `LIBCLANG_PATH` name others.
+
+#![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
 
+use xlann::data::Wheel;
+use xlann::data::wheel::{LIBCLANG, XLA_CPU_PJRT};
 use xlann::pjrt::abi;
+
+/// A file out of a wheel, in the cache.
+fn fetch(wheel: &Wheel, member: &str) -> PathBuf {
+    let cache = xlann::pjrt::cache_directory().expect("there is a folder for the cache");
+    let path = cache.join("abi").join(member.rsplit('/').next().unwrap_or(member));
+    wheel.fetch(member, &path).unwrap();
+    path
+}
 
 /// What the header says: sizes of structs, offsets of their fields, and values of constants.
 struct Header {
@@ -77,7 +89,15 @@ const ELSEWHERE: [&str; 1] = ["PJRT_FFI_Register_Handler_Args"];
 
 #[test]
 fn declarations_are_those_of_the_official_header() {
-    let path = std::env::var("PJRT_C_API_HEADER").expect("PJRT_C_API_HEADER names the header");
+    let path = std::env::var("PJRT_C_API_HEADER").unwrap_or_else(|_| {
+        let member = "xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h";
+        fetch(&XLA_CPU_PJRT, member).to_string_lossy().into_owned()
+    });
+    if std::env::var_os("LIBCLANG_PATH").is_none() {
+        let library = fetch(&LIBCLANG, "libclang-18.1.1.data/platlib/clang/native/libclang.so");
+        // SAFETY: this file has one test, and no other thread reads the environment.
+        unsafe { std::env::set_var("LIBCLANG_PATH", library) };
+    }
     let header = read_header(&path);
     let mut compared = 0;
     for ours in abi::layouts().into_iter().filter(|ours| !ELSEWHERE.contains(&ours.name)) {
