@@ -87,7 +87,7 @@ fn search(c: &mut Criterion) {
     for count in [1, 128, 1024] {
         let queries = random([count, WIDTH]);
         for metric in Metric::ALL {
-            let options = SearchOptions { batch: count, ..SearchOptions::new(10) };
+            let options = SearchOptions::new(10);
             let exact = SearchOptions { form: Some(Form::Sort), recall_target: 1.0, ..options.clone() };
             let [searcher, exact] = [options, exact]
                 .map(|options| Searcher::new(&session, database.clone(), metric, options).unwrap());

@@ -84,7 +84,7 @@ fn measure(session: &Session, vectors: &Array) -> anyhow::Result<()> {
     let count = vectors.shape().dims()[0];
     let rows: Vec<usize> = (0..QUERIES).map(|query| query * count / QUERIES).collect();
     let queries = take(vectors, &rows)?;
-    let options = SearchOptions { batch: QUERIES, ..SearchOptions::new(10) };
+    let options = SearchOptions::new(10);
     let searcher = Searcher::new(session, vectors.clone(), Metric::Cosine, options.clone())?;
     let (choices, compiled_in) = searcher.prepare(QUERIES)?;
     let found = searcher.search(&queries)?;

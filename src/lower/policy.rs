@@ -46,10 +46,12 @@ pub struct Capabilities {
     pub target: &'static str,
     /// The forms of approximate top-k that it can run.
     pub forms: &'static [Form],
+    /// From how many elements for each result the blocks form beats the two-stage form.
+    pub blocks_over_two_stage: usize,
     /// From how many elements for each result the blocks form beats the target's own top-k.
-    pub blocks_from: usize,
+    pub blocks_over_sort: usize,
     /// From how many elements for each bucket the two-stage form beats the target's own top-k.
-    pub two_stage_from: usize,
+    pub two_stage_over_sort: usize,
     /// The dtypes whose values the target's own top-k partitions rather than sorts.
     pub fast_top_k: &'static [DType],
 }
@@ -105,20 +107,23 @@ fn preferred(
 ) -> Result<(Form, String)> {
     let has = |form| capabilities.forms.contains(&form);
     let each = size / count.max(1);
-    let partitions = capabilities.fast_top_k.contains(&dtype);
-    let blocks_from = if partitions { capabilities.blocks_from } else { 2 };
-    if has(Form::Blocks) && each >= blocks_from {
-        return Ok((Form::Blocks, format!("{each} elements for each result, {blocks_from} suffice; exact")));
+    let blocks = |least: usize| (Form::Blocks, format!("{each} elements for each result, from {least} on; exact"));
+    if has(Form::Blocks) && each >= capabilities.blocks_over_two_stage {
+        return Ok(blocks(capabilities.blocks_over_two_stage));
     }
     if has(Form::TwoStage) && op.aggregate_to_topk && op.recall_target < 1.0 {
         let buckets = two_stage_buckets(op, size)?;
         let depth = size / buckets;
-        if depth >= capabilities.two_stage_from {
-            return Ok((
-                Form::TwoStage,
-                format!("{buckets} buckets of {depth} elements meet the recall target"),
-            ));
+        if depth >= capabilities.two_stage_over_sort {
+            let reason = format!("{buckets} buckets of {depth} elements meet the recall target");
+            return Ok((Form::TwoStage, reason));
         }
     }
-    Ok((Form::Sort, format!("{each} elements for each result are too few for another form; exact")))
+    // Where the target's own top-k sorts, anything shorter to sort is better.
+    let partitions = capabilities.fast_top_k.contains(&dtype);
+    let least = if partitions { capabilities.blocks_over_sort } else { 2 };
+    if has(Form::Blocks) && each >= least {
+        return Ok(blocks(least));
+    }
+    Ok((Form::Sort, format!("{each} elements for each result, too few for another form; exact")))
 }
