@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use crate::DType;
 use crate::hlo::proto::{
     GatherDimensionNumbers, HloComputationProto, HloInstructionProto, HloModuleProto, LiteralProto,
-    ProgramShapeProto, ScatterDimensionNumbers, ShapeProto,
+    ProgramShapeProto, ScatterDimensionNumbers, ShapeProto, Window, WindowDimension,
 };
 use crate::hlo::{PRIMITIVE_TYPES, TUPLE};
 
@@ -116,6 +116,9 @@ impl HloInstructionProto {
             }
             _ => (),
         }
+        if let Some(window) = &self.window {
+            add("window", window.text());
+        }
         if let Some(padding) = &self.padding_config {
             let dimensions = padding.dimensions.iter().map(|dimension| {
                 let (low, high) = (dimension.edge_padding_low, dimension.edge_padding_high);
@@ -170,6 +173,11 @@ impl HloInstructionProto {
         self.called(computations, &mut add);
         if self.opcode == "custom-call" {
             add("custom_call_target", quoted(self.custom_call_target.as_bytes()));
+            if self.constrain_layout {
+                let operands = self.operand_shapes_with_layout.iter();
+                let operands = list(operands.map(|shape| Typed { shape, layout: true }));
+                add("operand_layout_constraints", format!("{{{operands}}}"));
+            }
             let api_version = match self.custom_call_api_version {
                 2 => Some("API_VERSION_STATUS_RETURNING"),
                 3 => Some("API_VERSION_STATUS_RETURNING_UNIFIED"),
@@ -201,6 +209,23 @@ impl HloInstructionProto {
             ("fusion", called) => add("calls", list(called)),
             (_, called) => add("to_apply", list(called)),
         }
+    }
+}
+
+impl Window {
+    /// Sizes, and what differs from the defaults of strides and padding.
+    fn text(&self) -> String {
+        let each = |text: &dyn Fn(&WindowDimension) -> String| joined(self.dimensions.iter().map(text), "x");
+        let mut parts = vec![format!("size={}", each(&|dimension| dimension.size.to_string()))];
+        if self.dimensions.iter().any(|dimension| dimension.stride != 1) {
+            parts.push(format!("stride={}", each(&|dimension| dimension.stride.to_string())));
+        }
+        if self.dimensions.iter().any(|dimension| (dimension.padding_low, dimension.padding_high) != (0, 0)) {
+            let pad =
+                |dimension: &WindowDimension| format!("{}_{}", dimension.padding_low, dimension.padding_high);
+            parts.push(format!("pad={}", each(&pad)));
+        }
+        format!("{{{}}}", parts.join(" "))
     }
 }
 

@@ -107,7 +107,8 @@ fn preferred(
 ) -> Result<(Form, String)> {
     let has = |form| capabilities.forms.contains(&form);
     let each = size / count.max(1);
-    let blocks = |least: usize| (Form::Blocks, format!("{each} elements for each result, from {least} on; exact"));
+    let blocks =
+        |least: usize| (Form::Blocks, format!("{each} elements for each result, from {least} on; exact"));
     if has(Form::Blocks) && each >= capabilities.blocks_over_two_stage {
         return Ok(blocks(capabilities.blocks_over_two_stage));
     }
