@@ -121,10 +121,9 @@ impl Search {
                 data::write_npy(path, array)?;
             }
         }
-        let total: f64 = seconds.iter().sum::<f64>() / self.repeat as f64;
         let per_batch = median(&mut seconds);
         let batch = self.batch.min(count);
-        let qps = if count.is_multiple_of(batch) { batch as f64 / per_batch } else { count as f64 / total };
+        let qps = count as f64 / (count.div_ceil(batch) as f64 * per_batch);
         let mut summary = Summary::default();
         summary.field("queries", count);
         summary.field("database", searcher.database_shape().to_string());
@@ -196,12 +195,14 @@ impl Search {
         what: &'static str,
     ) -> anyhow::Result<(ann::Neighbors, Vec<f64>)> {
         let shape = queries.shape();
-        let (count, row) = (shape.dims()[0], shape.dims()[1] * shape.dtype().size());
-        let batches: Vec<Array> = queries
-            .as_bytes()
-            .chunks(self.batch * row)
-            .map(|bytes| Array::from_bytes(shape.with_dims([bytes.len() / row, shape.dims()[1]]), bytes))
-            .collect::<xlann::Result<_>>()?;
+        let (count, width) = (shape.dims()[0], shape.dims()[1]);
+        let batch = shape.with_dims([self.batch.min(count), width]);
+        // The last one is filled up with zeros: another size would be compiled anew, while the clock runs.
+        let fill = |bytes: &[u8]| {
+            Array::from_bytes(batch.clone(), &[bytes, &vec![0; batch.byte_count() - bytes.len()]].concat())
+        };
+        let batches: Vec<Array> =
+            queries.as_bytes().chunks(batch.byte_count()).map(fill).collect::<xlann::Result<_>>()?;
         // The first run pays for memory that later ones find mapped.
         searcher.search(&batches[0])?;
         let progress = progress(batches.len() * repeat, what);
@@ -220,10 +221,14 @@ impl Search {
             }
         }
         progress.finish_and_clear();
-        let dims = [count, self.arguments.k];
+        let distances_shape = searcher.database_shape().with_dims([count, self.arguments.k]);
+        let indices_shape = distances_shape.with_dtype(DType::S32);
         let found = ann::Neighbors {
-            distances: Array::from_bytes(searcher.database_shape().with_dims(dims), &distances)?,
-            indices: Array::from_bytes(Shape::new(DType::S32, dims), &indices)?,
+            distances: Array::from_bytes(
+                distances_shape.clone(),
+                &distances[..distances_shape.byte_count()],
+            )?,
+            indices: Array::from_bytes(indices_shape.clone(), &indices[..indices_shape.byte_count()])?,
         };
         Ok((found, seconds))
     }
