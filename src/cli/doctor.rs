@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use xlann::pjrt::{Plugin, search_order};
+use xlann::pjrt::{Candidate, Plugin, search_order};
 use xlann::target::{TARGETS, Target};
 
 use super::Summary;
@@ -12,7 +12,8 @@ pub enum PluginCommand {
     /// Fetch a target's plugin into the cache, through pip
     Install {
         /// The target: cpu
-        target: String,
+        #[arg(value_parser = Target::named)]
+        target: &'static Target,
     },
     /// List the targets and their plugins
     List,
@@ -27,10 +28,10 @@ impl PluginCommand {
     }
 }
 
-fn install(target: &str) -> anyhow::Result<Summary> {
-    let installed = Target::named(target)?.install()?;
+fn install(target: &Target) -> anyhow::Result<Summary> {
+    let installed = target.install()?;
     let mut summary = Summary::default();
-    summary.field("target", target);
+    summary.field("target", target.name());
     summary.field("path", installed.path.display().to_string());
     summary.field("package", installed.wheel.to_string());
     summary.field("fetched", installed.fetched == xlann::data::Fetched::Downloaded);
