@@ -405,7 +405,7 @@ fn help_and_version_are_printed() {
         ["", "doctor", "plugin", "plugin install", "plugin list", "topk", "search", "hlo", "hlo topk"]
     {
         let printed = folder.run(&format!("{words} --help"));
-        printed.contains(&format!("\nUsage: xlann {words}").trim_end().to_owned());
+        printed.contains(format!("\nUsage: xlann {words}").trim_end());
         assert!(printed.0.lines().all(|line| line.len() <= 100), "{}", printed.0);
     }
     folder.run("help search").contains("--ground-truth <GT>");

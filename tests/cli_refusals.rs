@@ -162,7 +162,7 @@ fn bad_files_are_refused() {
 fn unreadable_files_are_refused() {
     use std::os::unix::fs::PermissionsExt;
     let folder = folder();
-    let closed = std::fs::Permissions::from_mode(0);
+    let closed = std::fs::Permissions::from_mode(0o000);
     std::fs::set_permissions(folder.path("x.npy"), closed).unwrap();
     if std::fs::read(folder.path("x.npy")).is_ok() {
         println!("skipped: this user reads everything");
