@@ -83,7 +83,7 @@ pub enum Error {
         problem: String,
     },
     /// No plugin of that name was found.
-    #[error("no {name} plugin found; looked at {}; {advice}", looked_at.join(", "))]
+    #[error("no {name} plugin found; looked at {}; {advice}", places(looked_at))]
     PluginNotFound {
         /// The target's name, such as `cpu`.
         name: String,
@@ -118,6 +118,14 @@ pub enum Error {
         /// What went wrong.
         problem: String,
     },
+}
+
+/// The places that were looked at.
+fn places(looked_at: &[String]) -> String {
+    match looked_at {
+        [] => "nothing, as none of XLANN_CACHE, XDG_CACHE_HOME and HOME is set".to_owned(),
+        _ => looked_at.join(", "),
+    }
 }
 
 impl Error {

@@ -91,8 +91,8 @@ impl Searcher {
     /// is read in place where the device is the CPU. Norms are computed once, on the device.
     ///
     /// # Errors
-    /// Where the database is no matrix with at least one row and column, k is 0 or more than its rows, or
-    /// another option is out of its range; and those of the device.
+    /// Where the database is no matrix with at least one row and column and at most 2^31 - 1 rows, k is 0 or
+    /// more than its rows, or another option is out of its range; and those of the device.
     pub fn new(
         session: &Session,
         database: impl Into<MappedArray>,
@@ -226,6 +226,9 @@ fn check_options(database: &Shape, options: &SearchOptions) -> Result<()> {
     };
     if database.rank() != 2 || database.dims()[1] == 0 {
         return refused("database", "a matrix of vectors".to_owned(), database);
+    }
+    if database.dims()[0] > i32::MAX as usize {
+        return refused("database", format!("of at most {} rows, as indices are s32", i32::MAX), database);
     }
     if options.k == 0 || options.k > database.dims()[0] {
         let expected = format!("from 1 to the database's {} rows", database.dims()[0]);

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use xlann::pjrt::{Plugin, search_order};
+use xlann::pjrt::{Candidate, Plugin, search_order};
 use xlann::target::{TARGETS, Target};
 
 use super::Summary;
@@ -12,7 +12,8 @@ pub enum PluginCommand {
     /// Fetch a target's plugin into the cache, through pip
     Install {
         /// The target: cpu
-        target: String,
+        #[arg(value_parser = Target::named)]
+        target: &'static Target,
     },
     /// List the targets and their plugins
     List,
@@ -27,10 +28,10 @@ impl PluginCommand {
     }
 }
 
-fn install(target: &str) -> anyhow::Result<Summary> {
-    let installed = Target::named(target)?.install()?;
+fn install(target: &Target) -> anyhow::Result<Summary> {
+    let installed = target.install()?;
     let mut summary = Summary::default();
-    summary.field("target", target);
+    summary.field("target", target.name());
     summary.field("path", installed.path.display().to_string());
     summary.field("package", installed.wheel.to_string());
     summary.field("fetched", installed.fetched == xlann::data::Fetched::Downloaded);
@@ -43,17 +44,19 @@ fn list() -> Summary {
     let mut summary = Summary::default();
     let mut plugins = Vec::new();
     for target in TARGETS {
-        let found = search_order(&target.plugin).into_iter().find(|candidate| candidate.exists);
+        let found =
+            search_order(&target.plugin).into_iter().find(|candidate| candidate.exists || candidate.required);
         let packages: Vec<_> = target.wheels.iter().map(|wheel| wheel.to_string()).collect();
         let text = match &found {
-            Some(candidate) => format!("{} ({})", candidate.path.display(), candidate.place),
+            Some(Candidate { path, place, exists: true, .. }) => format!("{} ({place})", path.display()),
+            Some(Candidate { path, place, .. }) => format!("not found at {} ({place})", path.display()),
             None => format!("not found; xlann plugin install {} fetches one", target.name()),
         };
         summary.line(format_args!("{}: {text}", target.name()));
         summary.line(format_args!("  packages: {}", packages.join(", else ")));
         plugins.push(json!({
             "target": target.name(),
-            "path": found.map(|candidate| candidate.path.display().to_string()),
+            "path": found.filter(|candidate| candidate.exists).map(|candidate| candidate.path.display().to_string()),
             "packages": packages,
         }));
     }
@@ -76,7 +79,7 @@ pub fn doctor() -> anyhow::Result<Summary> {
         summary.line(format_args!("{}: plugins are looked for at", target.name()));
         let mut places = Vec::new();
         for candidate in search_order(&target.plugin) {
-            let mark = if candidate.exists { "+" } else { " " };
+            let mark = if candidate.exists { "found" } else { "none " };
             summary.line(format_args!("  {mark} {} ({})", candidate.path.display(), candidate.place));
             places.push(json!({
                 "place": candidate.place,
@@ -124,7 +127,11 @@ fn describe(target: &Target, plugin: Plugin, summary: &mut Summary) -> Value {
             let client = session.client();
             let devices: Vec<String> =
                 client.devices().iter().map(|device| device.debug_string().to_owned()).collect();
-            summary.line(format_args!("  platform {} {}", client.platform_name(), client.platform_version()));
+            summary.line(format_args!(
+                "  platform {}, version {}",
+                client.platform_name(),
+                client.platform_version()
+            ));
             summary.line(format_args!("  devices: {}", devices.join(", ")));
             object["platform"] = client.platform_name().into();
             object["devices"] = devices.into();

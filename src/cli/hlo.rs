@@ -46,7 +46,7 @@ impl Hlo {
             summary.line(format_args!("// {choice}"));
         }
         let text = lowered.module.to_string();
-        summary.line(&text);
+        summary.line(text.trim_end());
         let choices: Vec<_> = lowered.choices.iter().map(|choice| choice.to_string()).collect();
         summary.field("lowering", choices);
         summary.field("hlo", text);
@@ -62,13 +62,16 @@ impl Hlo {
             Hlo::Search { database_shape, queries_shape, dtype, arguments } => {
                 let [queries, database] =
                     [queries_shape, database_shape].map(|dims| Shape::new(*dtype, dims.0.as_slice()));
-                let width = database.dims().last().copied().unwrap_or_default();
-                let &[count, queries_width] = queries.dims() else {
-                    anyhow::bail!("queries-shape must be two sizes, got {queries}");
+                anyhow::ensure!(
+                    matches!(dtype, DType::F32 | DType::F64),
+                    "--dtype must be f32 or f64, to which a search converts others, got {dtype}"
+                );
+                let (&[count, width], &[_, database_width]) = (queries.dims(), database.dims()) else {
+                    anyhow::bail!("expected shapes of two sizes, got {database} and queries {queries}");
                 };
                 anyhow::ensure!(
-                    queries_width == width,
-                    "queries-shape must be of width {width}, as the database {database}, got {queries}"
+                    count > 0 && width == database_width,
+                    "--queries-shape must be 1 or more of width {database_width}, as the database, got {queries}"
                 );
                 let options = arguments.options(count);
                 let function = search_function(arguments.metric(), &database, count, &options)?;

@@ -5,11 +5,11 @@ mod hlo;
 mod search;
 mod topk;
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value};
 use xlann::lower::Form;
@@ -17,10 +17,11 @@ use xlann::target::Target;
 
 /// Nearest neighbours and approximate top-k through XLA.
 #[derive(Parser)]
-#[command(name = "xlann", version, about, max_term_width = 100)]
+// Without a command, one line says so, as of other bad usage: clap would print the help.
+#[command(name = "xlann", version, about, max_term_width = 100, arg_required_else_help = false)]
 struct Cli {
     /// Print one JSON object on standard output instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -31,14 +32,14 @@ enum Command {
     /// Tell what is there: plugins and where they are looked for, devices, processor features
     Doctor,
     /// Fetch or list plugins
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = false)]
     Plugin(doctor::PluginCommand),
     /// Find the k largest or smallest values along a dimension of an array, approximately
     Topk(topk::Topk),
     /// Find the nearest neighbours of queries in a database
     Search(search::Search),
     /// Print the HLO of a topk or a search of given shapes; needs no plugin
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = false)]
     Hlo(hlo::Hlo),
 }
 
@@ -50,15 +51,16 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         // Help and version are errors to clap, with status 0.
         Err(error) if error.exit_code() == 0 => {
-            print!("{error}");
-            return ExitCode::SUCCESS;
+            return print(&error.to_string());
         }
         Err(error) => {
-            // The first paragraph says what is wrong; usage and tips follow it.
+            // The first paragraph says what is wrong, the second may be a tip; how to get help follows.
             let text = error.to_string();
-            let problem: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-            eprintln!("{}", problem.join(" "));
-            return ExitCode::from(2);
+            let help =
+                |paragraph: &&str| ["Usage:", "For more"].iter().any(|start| paragraph.starts_with(start));
+            let paragraphs: Vec<_> =
+                text.split("\n\n").take_while(|text| !help(text)).map(one_line).collect();
+            return fail(2, &paragraphs.join("; "));
         }
     };
     let summary = match cli.command {
@@ -70,17 +72,34 @@ pub fn main() -> ExitCode {
     };
     match summary {
         Ok(summary) => {
-            use std::io::Write;
             let text = if cli.json { format!("{}\n", summary.json()) } else { summary.text };
-            // A reader that has seen enough, such as head, is no failure.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            print(&text)
         }
-        Err(error) => {
-            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
-            ExitCode::from(1)
-        }
+        Err(error) => fail(1, &format!("error: {error}")),
     }
+}
+
+/// Prints to standard output. Unlike `print!`, it does not panic where that is closed.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader that has seen enough, such as head, is no failure.
+        Err(problem) if problem.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(1, &format!("error: standard output: {problem}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints a line to standard error, and gives the exit status.
+fn fail(status: u8, problem: &str) -> ExitCode {
+    // Where standard error is closed, the status is left to tell.
+    let _ = writeln!(std::io::stderr(), "{}", one_line(problem));
+    ExitCode::from(status)
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// What a command has to say, as text and as a JSON object.
@@ -117,6 +136,17 @@ fn parse_form(text: &str) -> Result<Option<Form>, String> {
     form.map(Some).ok_or_else(|| format!("expected auto or one of {}", names()))
 }
 
+/// A number of at least 1.
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a number of 1 or more".to_owned())
+}
+
+/// A recall target.
+fn share(text: &str) -> Result<f32, String> {
+    let share = text.parse().ok().filter(|&share: &f32| share > 0.0 && share <= 1.0);
+    share.ok_or_else(|| "expected a number in (0, 1]".to_owned())
+}
+
 /// Sizes such as `128x100000`.
 fn parse_dims(text: &str) -> Result<Dims, String> {
     let sizes: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
@@ -133,14 +163,26 @@ fn cpu() -> &'static Target {
     &xlann::target::cpu::TARGET
 }
 
-/// Fails early where an output file could not be written, rather than after the run.
-fn check_writable(paths: &[&Option<PathBuf>]) -> anyhow::Result<()> {
-    for path in paths.iter().copied().flatten() {
+/// Fails early where an output could not be written, rather than after the run, or would replace an input or
+/// another output.
+fn check_outputs(inputs: &[&Path], outputs: &[&Option<PathBuf>]) -> anyhow::Result<()> {
+    let mut taken: Vec<_> = inputs.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    for path in outputs.iter().copied().flatten() {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        tempfile::tempfile_in(folder)
-            .with_context(|| format!("{}: cannot write to {}", path.display(), folder.display()))?;
-        anyhow::ensure!(!path.is_dir(), "{}: expected a file to write, got a folder", path.display());
+        let refused = |problem: std::io::Error| anyhow::anyhow!("{}: {problem}", path.display());
+        if let Ok(kind) = path.metadata() {
+            let got = if kind.is_dir() { "a directory" } else { "a device, pipe or socket" };
+            anyhow::ensure!(kind.is_file(), "{}: expected a file to write, got {got}", path.display());
+        }
+        tempfile::tempfile_in(folder).map_err(refused)?;
+        let place = match path.canonicalize() {
+            Ok(place) => place,
+            Err(_) => folder.canonicalize().map_err(refused)?.join(path.file_name().unwrap_or_default()),
+        };
+        let message = "expected a file that is neither an input nor another output";
+        anyhow::ensure!(!taken.contains(&place), "{}: {message}", path.display());
+        taken.push(place);
     }
     Ok(())
 }

@@ -11,22 +11,22 @@ use xlann::data::{self, MappedArray};
 use xlann::lower::Form;
 use xlann::{Array, DType, Session, Shape};
 
-use super::{Summary, check_writable, cpu, human, median, parse_form};
+use super::{Summary, check_outputs, cpu, human, median, parse_form, positive, share};
 
 /// What is searched for; shared with `xlann hlo search`.
 #[derive(Args, Clone)]
 pub struct SearchArguments {
     /// How many neighbours to find for each query
-    #[arg(short)]
+    #[arg(short, allow_negative_numbers = true, value_parser = positive)]
     k: usize,
     /// What makes a vector near: a large inner product, a small Euclidean distance, a large cosine
     #[arg(long, default_value = "ip")]
     metric: MetricArgument,
     /// The share of the true neighbours that is expected among those found, in (0, 1]
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, allow_negative_numbers = true, value_name = "R", value_parser = share)]
     recall_target: f32,
     /// The form of the approximate top-k: auto, sort, two-stage or blocks
-    #[arg(long, default_value = "auto", value_parser = parse_form)]
+    #[arg(long, default_value = "auto", value_name = "FORM", value_parser = parse_form)]
     // Spelled out, as clap takes an `Option` for an optional argument.
     lowering: std::option::Option<Form>,
 }
@@ -91,19 +91,17 @@ pub struct Search {
     indices: Option<PathBuf>,
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a number of 1 or more".to_owned())
-}
-
 impl Search {
     pub fn run(&self) -> anyhow::Result<Summary> {
-        check_writable(&[&self.distances, &self.indices])?;
+        let inputs = [Some(&self.database), Some(&self.queries), self.ground_truth.as_ref()];
+        let inputs: Vec<_> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+        check_outputs(&inputs, &[&self.distances, &self.indices])?;
         let database = data::open(&self.database)?;
         let queries = self.queries(&database)?;
         let count = queries.shape().dims()[0];
         let options = self.arguments.options(self.batch);
         let truth = match &self.ground_truth {
-            Some(path) => Some(self.read_truth(path, count)?),
+            Some(path) => Some(self.read_truth(path, count, database.shape().dims()[0])?),
             None => None,
         };
         let session = cpu().session()?;
@@ -121,10 +119,9 @@ impl Search {
                 data::write_npy(path, array)?;
             }
         }
-        let total: f64 = seconds.iter().sum::<f64>() / self.repeat as f64;
         let per_batch = median(&mut seconds);
         let batch = self.batch.min(count);
-        let qps = if count.is_multiple_of(batch) { batch as f64 / per_batch } else { count as f64 / total };
+        let qps = count as f64 / (count.div_ceil(batch) as f64 * per_batch);
         let mut summary = Summary::default();
         summary.field("queries", count);
         summary.field("database", searcher.database_shape().to_string());
@@ -156,26 +153,31 @@ impl Search {
     fn queries(&self, database: &MappedArray) -> anyhow::Result<Array> {
         let queries = data::open(&self.queries)?;
         let (shape, wanted) = (queries.shape().clone(), database.shape());
+        for (path, shape) in [(&self.database, wanted), (&self.queries, &shape)] {
+            anyhow::ensure!(
+                shape.rank() == 2 && shape.dims().iter().all(|&size| size > 0),
+                "{}: expected a non-empty matrix, one vector a row, got {shape}",
+                path.display()
+            );
+        }
         anyhow::ensure!(
-            shape.rank() == 2
-                && wanted.rank() == 2
-                && shape.dims()[1] == wanted.dims()[1]
-                && shape.dims()[0] > 0,
-            "{}: expected queries of the width of the database {wanted}, got {shape}",
-            self.queries.display()
+            shape.dims()[1] == wanted.dims()[1],
+            "{}: expected queries of width {}, as the database {wanted}, got {shape}",
+            self.queries.display(),
+            wanted.dims()[1]
         );
         let count = self.limit_queries.unwrap_or(usize::MAX).min(shape.dims()[0]);
         let bytes = &queries.as_bytes()[..count * shape.dims()[1] * shape.dtype().size()];
         Ok(Array::from_bytes(shape.with_dims([count, shape.dims()[1]]), bytes)?)
     }
 
-    /// The first k of each row of the ground truth.
-    fn read_truth(&self, path: &Path, count: usize) -> anyhow::Result<Array> {
+    /// The first k of each row of the ground truth, for `count` queries in a database of `size` rows.
+    fn read_truth(&self, path: &Path, count: usize, size: usize) -> anyhow::Result<Array> {
         let (truth, k) = (data::open(path)?.to_array()?, self.arguments.k);
         let shape = truth.shape();
         anyhow::ensure!(
             shape.rank() == 2
-                && shape.dtype().is_signed_integer()
+                && matches!(shape.dtype(), DType::S32 | DType::S64)
                 && shape.dims()[0] >= count
                 && shape.dims()[1] >= k,
             "{}: expected {count} rows of {k} s32 or s64 at least, got {shape}",
@@ -184,6 +186,13 @@ impl Search {
         let width = shape.dims()[1];
         let rows = truth.to_f64();
         let first: Vec<f64> = rows.chunks(width).take(count).flat_map(|row| row[..k].to_vec()).collect();
+        if let Some(index) = first.iter().find(|index| !(0.0..size as f64).contains(*index)) {
+            anyhow::bail!(
+                "{}: expected rows of the database, 0 to {}, got {index}",
+                path.display(),
+                size - 1
+            );
+        }
         Ok(Array::from_f64(Shape::new(DType::S32, [count, k]), &first)?)
     }
 
@@ -196,12 +205,14 @@ impl Search {
         what: &'static str,
     ) -> anyhow::Result<(ann::Neighbors, Vec<f64>)> {
         let shape = queries.shape();
-        let (count, row) = (shape.dims()[0], shape.dims()[1] * shape.dtype().size());
-        let batches: Vec<Array> = queries
-            .as_bytes()
-            .chunks(self.batch * row)
-            .map(|bytes| Array::from_bytes(shape.with_dims([bytes.len() / row, shape.dims()[1]]), bytes))
-            .collect::<xlann::Result<_>>()?;
+        let (count, width) = (shape.dims()[0], shape.dims()[1]);
+        let batch = shape.with_dims([self.batch.min(count), width]);
+        // The last one is filled up with zeros: another size would be compiled anew, while the clock runs.
+        let fill = |bytes: &[u8]| {
+            Array::from_bytes(batch.clone(), &[bytes, &vec![0; batch.byte_count() - bytes.len()]].concat())
+        };
+        let batches: Vec<Array> =
+            queries.as_bytes().chunks(batch.byte_count()).map(fill).collect::<xlann::Result<_>>()?;
         // The first run pays for memory that later ones find mapped.
         searcher.search(&batches[0])?;
         let progress = progress(batches.len() * repeat, what);
@@ -220,10 +231,14 @@ impl Search {
             }
         }
         progress.finish_and_clear();
-        let dims = [count, self.arguments.k];
+        let distances_shape = searcher.database_shape().with_dims([count, self.arguments.k]);
+        let indices_shape = distances_shape.with_dtype(DType::S32);
         let found = ann::Neighbors {
-            distances: Array::from_bytes(searcher.database_shape().with_dims(dims), &distances)?,
-            indices: Array::from_bytes(Shape::new(DType::S32, dims), &indices)?,
+            distances: Array::from_bytes(
+                distances_shape.clone(),
+                &distances[..distances_shape.byte_count()],
+            )?,
+            indices: Array::from_bytes(indices_shape.clone(), &indices[..indices_shape.byte_count()])?,
         };
         Ok((found, seconds))
     }

@@ -7,31 +7,31 @@ use clap::Args;
 use xlann::lower::{Form, Options};
 use xlann::{ApproxTopKOptions, Array, Function, Shape, data};
 
-use super::{Summary, check_writable, cpu, human, median, parse_form};
+use super::{Summary, check_outputs, cpu, human, median, parse_form, positive, share};
 
 /// What is searched for; shared with `xlann hlo topk`.
 #[derive(Args, Clone)]
 pub struct TopkArguments {
     /// How many values to find
-    #[arg(short)]
+    #[arg(short, allow_negative_numbers = true, value_parser = positive)]
     k: usize,
     /// Find the smallest values instead of the largest
     #[arg(long)]
     min: bool,
     /// The dimension to search along; negative: from the end
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true, value_name = "D")]
     dim: isize,
     /// The share of the true k best that is expected among the results, in (0, 1]
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, allow_negative_numbers = true, value_name = "R", value_parser = share)]
     recall_target: f32,
     /// The size to plan the recall for, where the input is a part of a larger whole
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     input_size_override: Option<usize>,
     /// Leave the results of the partial reduction unsorted and not cut to k
     #[arg(long)]
     no_aggregate: bool,
     /// The form of the approximate top-k: auto, sort, two-stage or blocks
-    #[arg(long, default_value = "auto", value_parser = parse_form)]
+    #[arg(long, default_value = "auto", value_name = "FORM", value_parser = parse_form)]
     // Spelled out, as clap takes an `Option` for an optional argument.
     lowering: std::option::Option<Form>,
 }
@@ -64,8 +64,8 @@ pub struct Topk {
     #[command(flatten)]
     arguments: TopkArguments,
     /// How often to run; the time is the median
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    repeat: u32,
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = positive)]
+    repeat: usize,
     /// Where to write the values found
     #[arg(long, value_name = "V.npy")]
     values: Option<PathBuf>,
@@ -76,7 +76,7 @@ pub struct Topk {
 
 impl Topk {
     pub fn run(&self) -> anyhow::Result<Summary> {
-        check_writable(&[&self.values, &self.indices])?;
+        check_outputs(&[&self.input], &[&self.values, &self.indices])?;
         let input = data::open(&self.input)?;
         let shape = input.shape().clone();
         let function = self.arguments.function(shape.clone())?;

@@ -1,6 +1,7 @@
 //! Plugins: shared libraries that implement PJRT for some kind of device.
 #![allow(unsafe_code)]
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -58,7 +59,11 @@ impl Plugin {
         // SAFETY: initialisers of the library run; that they are well-behaved is what a user who names the file
         // vouches for.
         let library = unsafe { unix::Library::open(Some(&canonical), unix::RTLD_LAZY | unix::RTLD_GLOBAL) }
-            .map_err(|problem| refused(format!("it cannot be loaded: {problem}")))?;
+            .map_err(|problem| {
+            // The reason is only in the source: the error itself says that dlopen failed.
+            let reason = problem.source().map_or(problem.to_string(), |reason| reason.to_string());
+            refused(format!("it cannot be loaded: {reason}"))
+        })?;
         // SAFETY: in every plugin the symbol is a function of this type.
         let get_api = unsafe { library.get::<unsafe extern "C" fn() -> *const PJRT_Api>(b"GetPjrtApi\0") }
             .map_err(|_| refused("it has no function GetPjrtApi".into()))?;

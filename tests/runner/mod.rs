@@ -1,4 +1,5 @@
 //! Runs a function on every backend at hand and compares with the interpreter.
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 #[path = "../common/mod.rs"]
 mod common;
