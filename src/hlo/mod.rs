@@ -12,7 +12,7 @@ use crate::{DType, Shape};
 
 /// The number of a dtype in XLA's `PrimitiveType`, and the dtype of such a number.
 const PRIMITIVE_TYPES: [(DType, i32); 13] = [
-    (DType::Pred, 1),
+    (DType::Pred, PRED),
     (DType::S8, 2),
     (DType::S16, 3),
     (DType::S32, 4),
@@ -33,6 +33,9 @@ impl HloModuleProto {
         prost::Message::encode_to_vec(self)
     }
 }
+
+/// XLA's `PrimitiveType` of pred.
+const PRED: i32 = 1;
 
 /// XLA's `PrimitiveType` of a tuple.
 const TUPLE: i32 = 13;

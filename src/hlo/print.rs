@@ -1,6 +1,6 @@
 //! The text of a module, in the syntax of XLA's own, which its parser reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{Display, Formatter, Result};
 
 use half::{bf16, f16};
@@ -10,7 +10,7 @@ use crate::hlo::proto::{
     GatherDimensionNumbers, HloComputationProto, HloInstructionProto, HloModuleProto, LiteralProto,
     ProgramShapeProto, ScatterDimensionNumbers, ShapeProto, Window, WindowDimension,
 };
-use crate::hlo::{PRIMITIVE_TYPES, TUPLE};
+use crate::hlo::{PRED, PRIMITIVE_TYPES, TUPLE};
 
 /// How many elements of a constant are printed; of a larger one, none is, and XLA reads it as zeros.
 const PRINTED: usize = 256;
@@ -37,6 +37,16 @@ impl Display for HloModuleProto {
 
 /// Names by id.
 type Names<'a> = HashMap<i64, &'a str>;
+
+/// What the text of an instruction depends on.
+struct Scope<'a> {
+    /// The names of the instructions of the same computation.
+    names: Names<'a>,
+    /// Those of them that are preds: a conditional is written in another way where one chooses.
+    preds: HashSet<i64>,
+    /// The names of the computations.
+    computations: &'a Names<'a>,
+}
 
 /// `%name`, or the number where nothing has that id.
 fn reference(names: &Names<'_>, id: i64) -> String {
@@ -66,24 +76,27 @@ impl HloComputationProto {
         writeln!(f, "%{} ({parameters}) -> {result} {{", self.name)?;
         let names: Names =
             self.instructions.iter().map(|instruction| (instruction.id, instruction.name.as_str())).collect();
+        let of_pred = |shape: &ShapeProto| shape.element_type == PRED;
+        let preds = self.instructions.iter().filter(|i| i.shape.as_ref().is_some_and(of_pred));
+        let scope = Scope { names, preds: preds.map(|i| i.id).collect(), computations };
         for instruction in &self.instructions {
             f.write_str(if instruction.id == self.root_id { "  ROOT " } else { "  " })?;
-            instruction.print(f, &names, computations)?;
+            instruction.print(f, &scope)?;
         }
         writeln!(f, "}}")
     }
 }
 
 impl HloInstructionProto {
-    fn print(&self, f: &mut Formatter<'_>, names: &Names<'_>, computations: &Names<'_>) -> Result {
+    fn print(&self, f: &mut Formatter<'_>, scope: &Scope<'_>) -> Result {
         let shape = self.shape.clone().unwrap_or_default();
         let operands = match (self.opcode.as_str(), &self.literal) {
             ("parameter", _) => self.parameter_number.to_string(),
             ("constant", Some(literal)) => literal.text(),
-            _ => list(self.operand_ids.iter().map(|&id| reference(names, id))),
+            _ => list(self.operand_ids.iter().map(|&id| reference(&scope.names, id))),
         };
         write!(f, "%{} = {} {}({operands})", self.name, Typed { shape: &shape, layout: true }, self.opcode)?;
-        for (name, value) in self.attributes(computations) {
+        for (name, value) in self.attributes(scope) {
             write!(f, ", {name}={value}")?;
         }
         writeln!(f)
@@ -91,7 +104,7 @@ impl HloInstructionProto {
 
     /// What follows the operands. A message that is absent, and a list that is empty where XLA does not ask
     /// for it, is not printed.
-    fn attributes(&self, computations: &Names<'_>) -> Vec<(&'static str, String)> {
+    fn attributes(&self, scope: &Scope<'_>) -> Vec<(&'static str, String)> {
         let mut attributes = Vec::new();
         let mut add = |name, value: String| attributes.push((name, value));
         match self.opcode.as_str() {
@@ -170,7 +183,7 @@ impl HloInstructionProto {
             });
             add("operand_precision", format!("{{{}}}", joined(precisions, ",")));
         }
-        self.called(computations, &mut add);
+        self.called(scope, &mut add);
         if self.opcode == "custom-call" {
             add("custom_call_target", quoted(self.custom_call_target.as_bytes()));
             if self.constrain_layout {
@@ -195,14 +208,20 @@ impl HloInstructionProto {
     }
 
     /// The computations that it calls, by their roles.
-    fn called(&self, computations: &Names<'_>, add: &mut impl FnMut(&'static str, String)) {
+    fn called(&self, scope: &Scope<'_>, add: &mut impl FnMut(&'static str, String)) {
         let called: Vec<_> =
-            self.called_computation_ids.iter().map(|&id| reference(computations, id)).collect();
+            self.called_computation_ids.iter().map(|&id| reference(scope.computations, id)).collect();
         match (self.opcode.as_str(), called.as_slice()) {
             (_, []) => (),
             ("while", [body, condition]) => {
                 add("condition", condition.clone());
                 add("body", body.clone());
+            }
+            ("conditional", [on_true, on_false])
+                if self.operand_ids.first().is_some_and(|id| scope.preds.contains(id)) =>
+            {
+                add("true_computation", on_true.clone());
+                add("false_computation", on_false.clone());
             }
             ("conditional", branches) => add("branch_computations", format!("{{{}}}", list(branches))),
             ("custom-call", called) => add("called_computations", format!("{{{}}}", list(called))),
