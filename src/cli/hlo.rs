@@ -73,7 +73,7 @@ impl Hlo {
                     count > 0 && width == database_width,
                     "--queries-shape must be 1 or more of width {database_width}, as the database, got {queries}"
                 );
-                let options = arguments.options(count);
+                let options = arguments.options();
                 let function = search_function(arguments.metric(), &database, count, &options)?;
                 Ok((function, lower::Options { approx_top_k: options.form }))
             }

@@ -48,10 +48,9 @@ impl SearchArguments {
         }
     }
 
-    pub fn options(&self, batch: usize) -> SearchOptions {
+    pub fn options(&self) -> SearchOptions {
         SearchOptions {
             recall_target: self.recall_target,
-            batch,
             form: self.lowering,
             ..SearchOptions::new(self.k)
         }
@@ -68,7 +67,7 @@ pub struct Search {
     queries: PathBuf,
     #[command(flatten)]
     arguments: SearchArguments,
-    /// How many queries to answer at once
+    /// How many queries a batch has: the number that is asked for, and timed, at once
     #[arg(long, default_value_t = 128, value_name = "B", value_parser = positive)]
     batch: usize,
     /// How often to run all queries; the time is the median
@@ -99,14 +98,14 @@ impl Search {
         let database = data::open(&self.database)?;
         let queries = self.queries(&database)?;
         let count = queries.shape().dims()[0];
-        let options = self.arguments.options(self.batch);
+        let options = self.arguments.options();
         let truth = match &self.ground_truth {
             Some(path) => Some(self.read_truth(path, count, database.shape().dims()[0])?),
             None => None,
         };
         let session = cpu().session()?;
         let searcher = Searcher::new(&session, database, self.arguments.metric(), options.clone())?;
-        let (choices, compiled_in) = searcher.prepare(count)?;
+        let (choices, compiled_in) = searcher.prepare(self.batch.min(count))?;
         let (found, mut seconds) = self.search(&searcher, &queries, self.repeat, "searching")?;
         let truth = match truth {
             None if self.check_recall => Some(self.exact(&session, &searcher, &queries)?),
