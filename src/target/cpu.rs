@@ -7,6 +7,11 @@ use crate::pjrt::PluginSpec;
 use crate::target::Target;
 
 /// This machine's CPU, as the plugin's default number of devices, each of which uses all processors.
+///
+/// ```
+/// use xlann::target::cpu;
+/// assert_eq!(cpu::TARGET.name(), "cpu");
+/// ```
 pub const TARGET: Target = Target {
     plugin: PluginSpec {
         name: "cpu",
@@ -23,6 +28,12 @@ pub const TARGET: Target = Target {
 ///
 /// It turns sort-and-slice of f32 into a top-k that partially sorts each row, on one thread; other dtypes are
 /// sorted whole, a hundred times slower. The blocks form reads the operand once, on all threads.
+///
+/// ```
+/// use xlann::lower::Form;
+/// use xlann::target::cpu;
+/// assert!(cpu::CAPABILITIES.forms.contains(&Form::Blocks));
+/// ```
 pub const CAPABILITIES: Capabilities = Capabilities {
     target: "cpu",
     forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
