@@ -1,4 +1,20 @@
 //! Tensor functions as graphs: [`Function`] and the handles that build it.
+//!
+//! A [`Function`] is a list of equations over numbered variables, in the order in which they are computed, each of
+//! one static shape. [`Function::trace`] builds one from a closure; a [`Builder`] takes named parameters and is there
+//! between calls. Both hand out [`Tensor`]s, whose methods append equations.
+//!
+//! ```
+//! use xlann::{Builder, DType, Shape};
+//!
+//! let builder = Builder::new("distances");
+//! let x = builder.parameter("x", Shape::new(DType::F32, [4]))?;
+//! let y = builder.parameter("y", Shape::new(DType::F32, [4]))?;
+//! let distances = builder.finish((&x - &y)?.abs()?)?;
+//! let operators: Vec<_> = distances.equations().iter().map(|equation| equation.operator()).collect();
+//! assert_eq!(operators, ["sub", "abs"]);
+//! # Ok::<(), xlann::Error>(())
+//! ```
 
 pub use tensor::{Builder, Operand, Results, Tensor};
 

@@ -32,7 +32,7 @@ pub struct Builder(Rc<RefCell<Function>>);
 ///
 /// | operators | dtypes |
 /// |---|---|
-/// | `a + b`, `a - b`, `a * b`, `a / b`, `a % b` | numbers; integers wrap, `x / 0` is -1 and `x % 0` is `x` |
+/// | `a + b`, `a - b`, `a * b`, `a / b`, `a % b` | numbers; integers wrap, `x / 0` has all bits set and `x % 0` is `x` |
 /// | `-a` | floats and signed integers |
 /// | `a & b`, `a \| b`, `a ^ b`, `!a` | pred and integers |
 /// | [`less`](Tensor::less), [`equal`](Tensor::equal) and the other comparisons | any, to pred |

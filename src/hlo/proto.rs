@@ -2,6 +2,17 @@
 //!
 //! Field numbers are those of XLA's `hlo.proto` and `xla_data.proto`; a field that is left out of a message
 //! keeps its default there.
+//!
+//! ```
+//! use xlann::{DType, Function, Shape, lower, target};
+//!
+//! let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+//! let module = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?.module;
+//! let instructions = module.computations.iter().flat_map(|computation| &computation.instructions);
+//! let opcodes: Vec<_> = instructions.map(|instruction| instruction.opcode.as_str()).collect();
+//! assert_eq!(opcodes, ["parameter", "add"]);
+//! # Ok::<(), xlann::Error>(())
+//! ```
 
 #![allow(missing_docs, reason = "the messages and fields are XLA's")]
 
