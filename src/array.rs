@@ -65,7 +65,7 @@ impl Array {
     /// ```
     /// use xlann::{Array, DType, Shape};
     ///
-    /// let x = Array::from_bytes(Shape::new(DType::U32, []), &258u32.to_ne_bytes())?;
+    /// let x = Array::from_bytes(Shape::scalar(DType::U32), &258u32.to_ne_bytes())?;
     /// assert_eq!(x.to_vec::<u32>()?, [258]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
