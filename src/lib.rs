@@ -158,3 +158,8 @@ mod ops;
 pub mod pjrt;
 mod shape;
 pub mod target;
+
+/// The examples of the README are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
