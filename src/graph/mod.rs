@@ -88,8 +88,9 @@ impl Equation {
 
 /// A tensor function: parameters, equations in order, results; all of static shape.
 ///
-/// Built with a [`Builder`] or traced from a closure, then transformed, printed (`Display`), evaluated on the
-/// host, or compiled.
+/// Built with a [`Builder`] or traced from a closure, then printed (`Display`), [evaluated](Function::eval) on the
+/// host, [lowered](crate::lower::lower), or [compiled](crate::Session::compile). Unlike a [`Tensor`], it can be
+/// sent to and shared between threads.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape};
@@ -129,8 +130,8 @@ pub(crate) struct Parameter {
 impl Function {
     /// The function that `body` computes from parameters of the given shapes.
     ///
-    /// `body` is called once, with a handle for each parameter, and gives one [`Tensor`], a tuple, an array or
-    /// a `Vec` of them.
+    /// `body` is called once, with a handle for each parameter, and gives one [`Tensor`], a pair or a triple, an
+    /// array or a `Vec` of them.
     ///
     /// # Errors
     /// Those of `body`, and where it returns a tensor of another function.

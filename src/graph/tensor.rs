@@ -27,8 +27,8 @@ pub struct Builder(Rc<RefCell<Function>>);
 ///
 /// Methods append an equation, check shapes and dtypes, and return a `Result`; the arithmetic operators do the
 /// same and also take `Result<Tensor>` on the right, so that expressions chain: `(&a * (&b + 1f32))?`. Operands
-/// of elementwise operators broadcast as in NumPy; dtypes are never converted silently, but for a Rust number
-/// on the right, which becomes a constant of the left operand's dtype.
+/// of elementwise operators broadcast as in NumPy; dtypes are never converted silently, but for a Rust number,
+/// which becomes a constant of the tensor's dtype (see [`Operand`]).
 ///
 /// | operators | dtypes |
 /// |---|---|
@@ -261,7 +261,8 @@ pub(crate) fn same_dtype(
     Err(Error::argument(operator, argument, expected, tensor))
 }
 
-/// What a traced body or [`Builder::finish`] takes as results: a tensor, a tuple, an array or a `Vec` of them.
+/// What a traced body or [`Builder::finish`] takes as results: a tensor, a pair or a triple, an array or a `Vec`
+/// of them.
 ///
 /// ```
 /// use xlann::{DType, Function, Shape};
@@ -307,7 +308,11 @@ impl Results for (Tensor, Tensor, Tensor) {
     }
 }
 
-/// What stands beside a tensor in arithmetic: a tensor, a `Result` of one, or a Rust number.
+/// What stands beside a tensor in arithmetic: a tensor, a `Result` of one, or a Rust number, which is an `i32`, an
+/// `f32` or an `f64`.
+///
+/// A number becomes a constant of the tensor's dtype: floats round it, integers must hold it exactly, and pred takes
+/// none. Other constants are made with [`Builder::scalar`] and [`Builder::constant`].
 ///
 /// ```
 /// use xlann::{DType, Function, Shape};
