@@ -137,6 +137,7 @@
 pub use array::Array;
 pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
+#[doc(inline)]
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
 pub use ops::approx_top_k::ApproxTopKOptions;
 pub use ops::compare::Direction;
@@ -144,6 +145,7 @@ pub use ops::custom_call::{ApiVersion, CustomCall};
 pub use ops::gather::GatherDims;
 pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
+#[doc(inline)]
 pub use target::Session;
 
 pub mod ann;

@@ -54,6 +54,17 @@ pub struct OptimizedProgram {
 }
 
 /// The memory that a run needs on a device, in bytes.
+///
+/// ```
+/// use xlann::{DType, Function, Session, Shape};
+///
+/// if let Ok(session) = Session::cpu() {
+///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+///     let memory = session.compile(&f)?.compiled().memory()?;
+///     assert_eq!((memory.arguments, memory.results), (12, 12));
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompiledMemory {

@@ -276,6 +276,16 @@ impl Executable {
     ///
     /// # Errors
     /// As [`run`](Executable::run).
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Session, Shape};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("double", &[Shape::scalar(DType::F32)], |x| &x[0] * 2)?;
+    ///     assert_eq!(session.compile(&f)?.run_arrays(&[Array::scalar(4f32)])?, [Array::scalar(8f32)]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn run_arrays(&self, arguments: &[Array]) -> Result<Vec<Array>> {
         let device = &self.client.devices()[self.device()?];
         let parameters = &self.loaded.signature.parameters;
