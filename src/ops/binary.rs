@@ -197,14 +197,14 @@ macro_rules! binary_methods {
             /// ```
             /// use xlann::{Array, DType, Function, Shape};
             ///
-            #[doc = concat!(" let shape = Shape::new(DType::", stringify!($dtype), ", [2]);")]
+            #[doc = concat!("let shape = Shape::new(DType::", stringify!($dtype), ", [2]);")]
             /// let shapes = [shape.clone(), shape];
             #[doc = concat!(
-                " let f = Function::trace(\"f\", &shapes, |x| x[0].", stringify!($method), "(&x[1]))?;"
+                "let f = Function::trace(\"f\", &shapes, |x| x[0].", stringify!($method), "(&x[1]))?;"
             )]
-            #[doc = concat!(" let lhs = Array::new([2], &", stringify!($lhs), ")?;")]
-            #[doc = concat!(" let rhs = Array::new([2], &", stringify!($rhs), ")?;")]
-            #[doc = concat!(" assert_eq!(f.eval(&[lhs, rhs])?, [Array::new([2], &", stringify!($to), ")?]);")]
+            #[doc = concat!("let lhs = Array::new([2], &", stringify!($lhs), ")?;")]
+            #[doc = concat!("let rhs = Array::new([2], &", stringify!($rhs), ")?;")]
+            #[doc = concat!("assert_eq!(f.eval(&[lhs, rhs])?, [Array::new([2], &", stringify!($to), ")?]);")]
             /// # Ok::<(), xlann::Error>(())
             /// ```
             pub fn $method(&self, rhs: impl Operand) -> Result<Tensor> {

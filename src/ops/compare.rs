@@ -75,11 +75,11 @@ macro_rules! compare_methods {
             /// let shape = Shape::new(DType::F32, [2]);
             /// let shapes = [shape.clone(), shape];
             #[doc = concat!(
-                " let f = Function::trace(\"f\", &shapes, |x| x[0].", stringify!($method), "(&x[1]))?;"
+                "let f = Function::trace(\"f\", &shapes, |x| x[0].", stringify!($method), "(&x[1]))?;"
             )]
-            #[doc = concat!(" let lhs = Array::new([2], &", stringify!($lhs), ")?;")]
-            #[doc = concat!(" let rhs = Array::new([2], &", stringify!($rhs), ")?;")]
-            #[doc = concat!(" assert_eq!(f.eval(&[lhs, rhs])?, [Array::new([2], &", stringify!($to), ")?]);")]
+            #[doc = concat!("let lhs = Array::new([2], &", stringify!($lhs), ")?;")]
+            #[doc = concat!("let rhs = Array::new([2], &", stringify!($rhs), ")?;")]
+            #[doc = concat!("assert_eq!(f.eval(&[lhs, rhs])?, [Array::new([2], &", stringify!($to), ")?]);")]
             /// # Ok::<(), xlann::Error>(())
             /// ```
             pub fn $method(&self, rhs: impl Operand) -> Result<Tensor> {

@@ -64,12 +64,12 @@ macro_rules! reduce_methods {
             /// ```
             /// use xlann::{Array, DType, Function, Shape};
             ///
-            #[doc = concat!(" let shape = Shape::new(DType::", stringify!($dtype), ", [2, 3]);")]
+            #[doc = concat!("let shape = Shape::new(DType::", stringify!($dtype), ", [2, 3]);")]
             #[doc = concat!(
-                " let f = Function::trace(\"f\", &[shape], |x| x[0].", stringify!($method), "(&[1]))?;"
+                "let f = Function::trace(\"f\", &[shape], |x| x[0].", stringify!($method), "(&[1]))?;"
             )]
-            #[doc = concat!(" let rows = Array::new([2, 3], &", stringify!($from), ")?;")]
-            #[doc = concat!(" assert_eq!(f.eval(&[rows])?, [Array::new([2], &", stringify!($to), ")?]);")]
+            #[doc = concat!("let rows = Array::new([2, 3], &", stringify!($from), ")?;")]
+            #[doc = concat!("assert_eq!(f.eval(&[rows])?, [Array::new([2], &", stringify!($to), ")?]);")]
             /// # Ok::<(), xlann::Error>(())
             /// ```
             pub fn $method(&self, dimensions: &[isize]) -> Result<Tensor> {

@@ -172,10 +172,10 @@ macro_rules! unary_methods {
             ///
             /// let shape = Shape::new(DType::F32, [2]);
             #[doc = concat!(
-                " let f = Function::trace(\"f\", &[shape], |x| x[0].", stringify!($method), "())?;"
+                "let f = Function::trace(\"f\", &[shape], |x| x[0].", stringify!($method), "())?;"
             )]
-            #[doc = concat!(" let results = f.eval(&[Array::new([2], &", stringify!($from), ")?])?;")]
-            #[doc = concat!(" assert_eq!(results, [Array::new([2], &", stringify!($to), ")?]);")]
+            #[doc = concat!("let results = f.eval(&[Array::new([2], &", stringify!($from), ")?])?;")]
+            #[doc = concat!("assert_eq!(results, [Array::new([2], &", stringify!($to), ")?]);")]
             /// # Ok::<(), xlann::Error>(())
             /// ```
             pub fn $method(&self) -> Result<Tensor> {
