@@ -17,7 +17,8 @@ pub enum Form {
     /// The target's own top-k of whole rows: sort and slice, or what its compiler makes of that. Exact.
     Sort,
     /// The best of each of L strided buckets, then the top-k of these winners. Approximate: a bucket yields
-    /// one result, and L is the least for which the expected recall meets the target.
+    /// one result, and L is the least for which the expected recall meets the target, or the first divisor of the
+    /// dimension's size that is above it and at most twice as large.
     TwoStage,
     /// The best of each block of adjacent elements, then the top-k of the elements of the k best blocks.
     /// Exact, since the k best elements lie in the k blocks with the best maxima.
@@ -59,7 +60,8 @@ pub struct Capabilities {
     pub target: &'static str,
     /// The forms of approximate top-k that it can run.
     pub forms: &'static [Form],
-    /// From how many elements for each result the blocks form beats the target's own top-k.
+    /// From how many elements for each result the blocks form beats the target's own top-k; of dtypes that are
+    /// not in `fast_top_k`, two suffice.
     pub blocks_from: usize,
     /// From how many elements for each bucket the two-stage form beats the target's own top-k.
     pub two_stage_from: usize,
