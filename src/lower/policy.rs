@@ -60,8 +60,7 @@ pub struct Capabilities {
     pub target: &'static str,
     /// The forms of approximate top-k that it can run.
     pub forms: &'static [Form],
-    /// From how many elements for each result the blocks form beats the target's own top-k; of dtypes that are
-    /// not in `fast_top_k`, two suffice.
+    /// From how many elements for each result the blocks form beats the target's own top-k.
     pub blocks_from: usize,
     /// From how many elements for each bucket the two-stage form beats the target's own top-k.
     pub two_stage_from: usize,

@@ -26,15 +26,8 @@ pub const TARGET: Target = Target {
 
 /// What is lowered for XLA:CPU.
 ///
-/// It turns sort-and-slice of f32 into a top-k that partially sorts each row, on one thread; f16 and bf16 are
-/// converted to that, and f64 is sorted whole, a hundred times slower. The blocks form reads the operand once, on
-/// all threads.
-///
-/// ```
-/// use xlann::lower::Form;
-/// use xlann::target::cpu;
-/// assert!(cpu::CAPABILITIES.forms.contains(&Form::Blocks));
-/// ```
+/// It turns sort-and-slice of f32 into a top-k that partially sorts each row, on one thread; other dtypes are
+/// sorted whole, a hundred times slower. The blocks form reads the operand once, on all threads.
 pub const CAPABILITIES: Capabilities = Capabilities {
     target: "cpu",
     forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
