@@ -34,11 +34,25 @@ impl Array {
     ///
     /// # Errors
     /// Where the number of elements is not the product of the dimensions.
+    ///
+    /// ```
+    /// use xlann::Array;
+    ///
+    /// let x = Array::new([2, 1], &[1i64, 2])?;
+    /// assert_eq!(x.shape().to_string(), "s64[2,1]");
+    /// assert!(Array::new([2, 2], &[1i64, 2]).is_err());
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn new<T: Element>(dims: impl Into<Vec<usize>>, elements: &[T]) -> Result<Array> {
         Array::from_bytes(Shape::new(T::DTYPE, dims), bytemuck::cast_slice(elements))
     }
 
     /// An array of rank 0.
+    ///
+    /// ```
+    /// use xlann::Array;
+    /// assert_eq!(Array::scalar(true).to_string(), "pred[] true");
+    /// ```
     pub fn scalar<T: Element>(value: T) -> Array {
         Array::filled(Shape::scalar(T::DTYPE), |bytes| bytes.copy_from_slice(bytemuck::bytes_of(&value)))
     }
@@ -47,6 +61,14 @@ impl Array {
     ///
     /// # Errors
     /// Where the number of bytes is not the shape's, or a pred is neither 0 nor 1.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Shape};
+    ///
+    /// let x = Array::from_bytes(Shape::scalar(DType::U32), &258u32.to_ne_bytes())?;
+    /// assert_eq!(x.to_vec::<u32>()?, [258]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn from_bytes(shape: Shape, bytes: &[u8]) -> Result<Array> {
         let expected = shape.checked_byte_count("array")?;
         if bytes.len() != expected {
@@ -65,6 +87,13 @@ impl Array {
     ///
     /// # Errors
     /// Where its size in bytes passes the address space.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Shape};
+    ///
+    /// assert_eq!(Array::zeros(Shape::new(DType::F32, [2]))?, Array::new([2], &[0f32, 0.0])?);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn zeros(shape: Shape) -> Result<Array> {
         shape.checked_byte_count("array")?;
         Ok(Array::filled(shape, |_| ()))
@@ -99,6 +128,13 @@ impl Array {
     }
 
     /// The bytes of its elements, in row-major order and this machine's byte order, from a 64-byte boundary.
+    ///
+    /// ```
+    /// use xlann::Array;
+    ///
+    /// assert_eq!(Array::new([3], &[1u8, 2, 3])?.as_bytes(), [1, 2, 3]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn as_bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.blocks)[..self.shape.byte_count()]
     }
@@ -107,6 +143,15 @@ impl Array {
     ///
     /// # Errors
     /// Where `T` is not the type of the array's dtype.
+    ///
+    /// ```
+    /// use xlann::Array;
+    ///
+    /// let x = Array::new([2], &[1f32, 2.0])?;
+    /// assert_eq!(x.as_slice::<f32>()?, [1.0, 2.0]);
+    /// assert!(x.as_slice::<i32>().is_err());
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         if T::DTYPE != self.shape.dtype() {
             return Err(Error::argument("array", "dtype", T::DTYPE.name(), &self.shape));
@@ -119,6 +164,13 @@ impl Array {
     ///
     /// # Errors
     /// Where `T` is not the type of the array's dtype.
+    ///
+    /// ```
+    /// use xlann::Array;
+    ///
+    /// assert_eq!(Array::new([2], &[true, false])?.to_vec::<bool>()?, [true, false]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         Ok(self.as_slice::<T>()?.to_vec())
     }
@@ -127,6 +179,14 @@ impl Array {
     ///
     /// # Errors
     /// Where the number of elements differs.
+    ///
+    /// ```
+    /// use xlann::Array;
+    ///
+    /// let x = Array::new([2, 2], &[1, 2, 3, 4])?;
+    /// assert_eq!(x.reshape([4])?, Array::new([4], &[1, 2, 3, 4])?);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn reshape(&self, dims: impl Into<Vec<usize>>) -> Result<Array> {
         let shape = self.shape.with_dims(dims);
         if shape.checked_byte_count("reshape")? != self.shape.byte_count() {
@@ -137,6 +197,13 @@ impl Array {
     }
 
     /// Each element as an f64, which holds every dtype's values but the 64-bit integers' exactly.
+    ///
+    /// ```
+    /// use xlann::Array;
+    ///
+    /// assert_eq!(Array::new([2], &[1i8, -2])?.to_f64(), [1.0, -2.0]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn to_f64(&self) -> Vec<f64> {
         let bytes = self.as_bytes();
         match self.shape.dtype() {
@@ -174,6 +241,16 @@ impl Array {
     ///
     /// # Errors
     /// Where the number of values is not the product of the dimensions.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Shape};
+    ///
+    /// let x = Array::from_f64(Shape::new(DType::S8, [3]), &[1.9, -300.0, f64::NAN])?;
+    /// assert_eq!(x.to_vec::<i8>()?, [1, -128, 0]);
+    /// let x = Array::from_f64(Shape::new(DType::BF16, [1]), &[1.001])?;
+    /// assert_eq!(x.to_f64(), [1.0]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn from_f64(shape: Shape, values: &[f64]) -> Result<Array> {
         macro_rules! narrow {
             ($convert:expr) => {{

@@ -3,6 +3,25 @@
 use half::{bf16, f16};
 
 /// The type of a tensor's elements, with XLA's names.
+///
+/// | dtypes | elements |
+/// |---|---|
+/// | `Pred` | truth values, a byte each: `bool` |
+/// | `S8`, `S16`, `S32`, `S64` | signed integers of that many bits: `i8` to `i64` |
+/// | `U8`, `U16`, `U32`, `U64` | unsigned integers of that many bits: `u8` to `u64` |
+/// | `F16`, `F32`, `F64` | IEEE 754 floats of that many bits: `half::f16`, `f32`, `f64` |
+/// | `BF16` | an `f32` without the lower half of its bits: `half::bf16` |
+///
+/// ```
+/// use xlann::DType;
+///
+/// assert_eq!("bf16".parse::<DType>()?, DType::BF16);
+/// assert_eq!(DType::BF16.to_string(), "bf16");
+/// assert_eq!(DType::BF16.size(), 2);
+/// assert!(DType::BF16.is_float() && DType::S8.is_signed_integer() && !DType::Pred.is_integer());
+/// assert!("float32".parse::<DType>().is_err());
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names say all there is")]
 pub enum DType {
@@ -116,6 +135,20 @@ mod sealed {
 }
 
 /// A Rust type whose values are the elements of a [`DType`].
+///
+/// These are `bool`, the integers of 8 to 64 bits, `f32`, `f64`, and `f16` and `bf16` of version 2 of the crate
+/// `half`.
+///
+/// ```
+/// use xlann::{Array, DType, Element};
+///
+/// fn column<T: Element>(elements: &[T]) -> xlann::Result<Array> {
+///     Array::new([elements.len(), 1], elements)
+/// }
+/// assert_eq!(f64::DTYPE, DType::F64);
+/// assert_eq!(column(&[1u8, 2])?.to_string(), "u8[2,1] [[1], [2]]");
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub trait Element:
     sealed::Sealed + bytemuck::NoUninit + bytemuck::CheckedBitPattern + PartialEq + std::fmt::Debug + Send + Sync
 {

@@ -5,9 +5,40 @@ use std::path::PathBuf;
 use crate::Shape;
 
 /// A result whose error is [`Error`].
+///
+/// ```
+/// use xlann::Tensor;
+///
+/// fn double(x: &Tensor) -> xlann::Result<Tensor> {
+///     x * 2
+/// }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong; each variant says what was expected and what came.
+///
+/// ```
+/// use xlann::{Array, Error, Session};
+///
+/// // The text is for people,
+/// let error = Array::new([2, 2], &[1f32; 3]).unwrap_err();
+/// assert_eq!(error.to_string(), "array: elements must be 4 elements (16 bytes) for f32[2,2], got 12 bytes");
+/// // the fields are for programs.
+/// match &error {
+///     Error::Argument { operator, argument, .. } => {
+///         assert_eq!((*operator, argument.as_str()), ("array", "elements"));
+///     }
+///     other => panic!("{other}"),
+/// }
+///
+/// // Without a plugin, a program can go on with the interpreter.
+/// match Session::cpu() {
+///     Ok(session) => println!("runs on {:?}", session.client().devices()),
+///     Err(Error::PluginNotFound { advice, .. }) => println!("no plugin: {advice}"),
+///     Err(other) => return Err(other),
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -152,6 +183,18 @@ impl Error {
 }
 
 /// The status codes of PJRT, which are those of absl.
+///
+/// ```
+/// use xlann::{Error, PjrtCode};
+///
+/// /// Whether the same call may succeed later or with less.
+/// fn is_temporary(error: &Error) -> bool {
+///     use PjrtCode::{Aborted, ResourceExhausted, Unavailable};
+///     matches!(error, Error::Pjrt { code: Aborted | ResourceExhausted | Unavailable, .. })
+/// }
+/// assert_eq!(PjrtCode::from(8), PjrtCode::ResourceExhausted);
+/// assert_eq!(PjrtCode::from(99).to_string(), "code 99");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names are absl's and say all there is")]

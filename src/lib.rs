@@ -1,8 +1,143 @@
 //! XLA nearest neighbours: tensor functions and approximate top-k on TPU, GPU and CPU.
+//!
+//! A program describes a tensor function as a graph, and the crate lowers it to HLO, the language of the XLA
+//! compiler, has a PJRT plugin compile it for a device, and runs it there. Approximate top-k
+//! ([`Tensor::approx_max_k`], [`Tensor::approx_min_k`]) is an operator of the graph, as it is in JAX and on
+//! a TPU; nearest-neighbour search ([`ann`]) is a function built from it.
+//!
+//! ```text
+//! Function ── lower::lower ──▶ Function of plain operators, HLO module ── pjrt ──▶ Executable ──▶ arrays
+//!    │                         (printable, with the choices made)                  on a device
+//!    └── Function::eval ──▶ arrays, on the host, without a plugin
+//! ```
+//!
+//! # A function
+//!
+//! [`Function::trace`] calls a closure once with a [`Tensor`] for each parameter and records what it does.
+//! Shapes and dtypes are checked there; nothing is computed yet. A function prints as its equations, and
+//! [`eval`](Function::eval) interprets it on the host, slowly: it is what results of compiled functions are
+//! compared with.
+//!
+//! ```
+//! use xlann::{ApproxTopKOptions, Array, DType, Function, Shape};
+//!
+//! // Two of four vectors, by their inner product with the query.
+//! let shapes = [Shape::new(DType::F32, [1, 2]), Shape::new(DType::F32, [4, 2])];
+//! let nearest = Function::trace("nearest", &shapes, |x| {
+//!     let (queries, database) = (&x[0], &x[1]);
+//!     let scores = queries.dot(&database.transpose(&[1, 0])?)?;
+//!     scores.approx_max_k(2, &ApproxTopKOptions::default())
+//! })?;
+//! assert_eq!(
+//!     nearest.to_string(),
+//!     "nearest(%0: f32[1,2], %1: f32[4,2]) {
+//!   %2: f32[2,4] = transpose[permutation=[1,0]] %1
+//!   %3: f32[1,4] = dot_general[lhs_contracting=[1], rhs_contracting=[0]] %0 %2
+//!   %4: f32[1,2], %5: s32[1,2] = approx_max_k[k=2, reduction_dimension=1, recall_target=0.95] %3
+//!   return %4, %5
+//! }"
+//! );
+//!
+//! let queries = Array::new([1, 2], &[0f32, 1.0])?;
+//! let database = Array::new([4, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0, -1.0, -1.0])?;
+//! let results = nearest.eval(&[queries, database])?;
+//! assert_eq!(results, [Array::new([1, 2], &[2f32, 1.0])?, Array::new([1, 2], &[2, 1])?]);
+//! # Ok::<(), xlann::Error>(())
+//! ```
+//!
+//! # The same on a device
+//!
+//! A [`Session`] is a target with a plugin attached. `xlann plugin install cpu` on the command line, or
+//! [`Target::install`](target::Target::install), fetches a plugin for the CPU; where else one is looked for
+//! is told by [`pjrt::search_order`]. The graph does not change with the target. Which form each approximate
+//! top-k took, and why, comes with the executable.
+//!
+//! ```
+//! use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape, lower};
+//!
+//! let best = Function::trace("best", &[Shape::new(DType::F32, [8, 100_000])], |x| {
+//!     x[0].approx_max_k(10, &ApproxTopKOptions::default())
+//! })?;
+//! // Without a plugin, there is an Error::PluginNotFound that says how to get one.
+//! if let Ok(session) = Session::cpu() {
+//!     let (executable, choices) = session.compile_with(&best, &lower::Options::default())?;
+//!     // Such as: approx_max_k f32[8,100000] k=10: blocks (10000 elements for each result, ...)
+//!     println!("{}", choices[0]);
+//!
+//!     let scores: Vec<f32> = (0..800_000).map(|i| (i % 100_000) as f32).collect();
+//!     let results = executable.run_arrays(&[Array::new([8, 100_000], &scores)?])?;
+//!     assert_eq!(results[0].shape().dims(), [8, 10]);
+//!     assert_eq!(results[1].as_slice::<i32>()?[..3], [99_999, 99_998, 99_997]);
+//! }
+//! # Ok::<(), xlann::Error>(())
+//! ```
+//!
+//! The choice needs no plugin: [`lower::lower`] gives it, the lowered function and its HLO for any target.
+//! [`lower::Options`] overrides it.
+//!
+//! # Nearest neighbours
+//!
+//! An [`ann::Searcher`] keeps a database on a device, compiles the search once for each of a few batch
+//! sizes, and answers queries. A .npy file of f32 or f64 that [`data::open`] mapped is searched in place on
+//! a CPU.
+//!
+//! ```
+//! use xlann::ann::{self, Metric, SearchOptions, Searcher};
+//! use xlann::{Array, Session};
+//!
+//! // 1000 points on a circle, and the neighbours of two of them.
+//! let angles = (0..1000).map(|i| i as f32 * 0.006);
+//! let points: Vec<f32> = angles.flat_map(|angle| [angle.cos(), angle.sin()]).collect();
+//! let database = Array::new([1000, 2], &points)?;
+//! if let Ok(session) = Session::cpu() {
+//!     let options = SearchOptions { recall_target: 0.99, ..SearchOptions::new(3) };
+//!     let searcher = Searcher::new(&session, database, Metric::L2, options)?;
+//!     let queries = [&points[20..22], &points[800..802]].concat();
+//!     let found = searcher.search(&Array::new([2, 2], &queries)?)?;
+//!     // Row by row, nearest first; distances are squared.
+//!     assert_eq!(found.indices.shape().dims(), [2, 3]);
+//!     assert_eq!(found.distances.as_slice::<f32>()?[0], 0.0);
+//!     let truth = Array::new([2, 3], &[10, 9, 11, 400, 399, 401])?;
+//!     assert!(ann::recall(&found.indices, &truth)? >= 0.99);
+//! }
+//! # Ok::<(), xlann::Error>(())
+//! ```
+//!
+//! # Modules
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | the root | the graph's types ([`Function`], [`Tensor`], [`Builder`]), values ([`Array`], [`Shape`], [`DType`]), [`Session`], [`Error`] |
+//! | [`graph`] | functions: tracing, building, checking, printing, evaluating |
+//! | [`lower`] | from a function to HLO for a target, and the form that approximate top-k takes |
+//! | [`hlo`] | HLO modules as messages and as text |
+//! | [`pjrt`] | plugins, and their clients, buffers and executables |
+//! | [`target`] | kinds of devices: where their plugins come from and what can be lowered for them |
+//! | [`ann`] | metrics, search, and recall: planned and measured |
+//! | [`data`] | .npy, .fvecs, .ivecs and .bvecs files, and the packages of plugins |
+//!
+//! The operators are methods of [`Tensor`]; those without a tensor to start from ([`Builder::constant`],
+//! [`Builder::iota`]) or with several results (such as [`Builder::sort_by`], [`Builder::reduce`],
+//! [`Builder::while_loop`]) are methods of [`Builder`], which [`Tensor::builder`] gives too.
+//!
+//! Everything that can fail gives an [`Error`], whose variants have fields: the argument, what was expected
+//! and what came. Nothing is repaired silently, and a graph converts dtypes only where [`Tensor::convert`]
+//! stands.
+//!
+//! # Limits of this version
+//!
+//! - The only target is the CPU, and the plugins that are fetched for it are for Linux on x86-64. With
+//!   [`pjrt::Plugin::load`] and [`pjrt::Client`], any PJRT plugin runs HLO or StableHLO.
+//! - Shapes are static. Dtypes are those of [`DType`]: no complex numbers, no floats of 8 bits or less.
+//! - An executable runs on one device, and a database must fit into that device's memory.
+//! - Indices of top-k are s32: a searched dimension has less than 2^31 elements.
+//! - A function cannot be differentiated or vectorized yet.
+//! - It builds on Unix only.
 
 pub use array::Array;
 pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
+#[doc(inline)]
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
 pub use ops::approx_top_k::ApproxTopKOptions;
 pub use ops::compare::Direction;
@@ -10,6 +145,7 @@ pub use ops::custom_call::{ApiVersion, CustomCall};
 pub use ops::gather::GatherDims;
 pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
+#[doc(inline)]
 pub use target::Session;
 
 pub mod ann;
@@ -24,3 +160,8 @@ mod ops;
 pub mod pjrt;
 mod shape;
 pub mod target;
+
+/// The examples of the README are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,6 +3,15 @@
 use crate::{DType, Error, Result};
 
 /// The dtype and the static size of each dimension of a tensor, such as `f32[128,1000]`.
+///
+/// ```
+/// use xlann::{DType, Shape};
+///
+/// let shape = Shape::new(DType::F32, [128, 1000]);
+/// assert_eq!(shape.to_string(), "f32[128,1000]");
+/// assert_eq!((shape.dtype(), shape.dims(), shape.rank()), (DType::F32, &[128, 1000][..], 2));
+/// assert_eq!((shape.element_count(), shape.byte_count()), (128_000, 512_000));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     dtype: DType,
@@ -21,6 +30,12 @@ impl Shape {
     }
 
     /// A shape of rank 0.
+    ///
+    /// ```
+    /// use xlann::{DType, Shape};
+    ///
+    /// assert_eq!(Shape::scalar(DType::S32).to_string(), "s32[]");
+    /// ```
     pub fn scalar(dtype: DType) -> Shape {
         Shape { dtype, dims: Vec::new() }
     }
@@ -51,11 +66,23 @@ impl Shape {
     }
 
     /// The same dimensions with another dtype.
+    ///
+    /// ```
+    /// use xlann::{DType, Shape};
+    ///
+    /// assert_eq!(Shape::new(DType::F32, [2, 3]).with_dtype(DType::Pred).to_string(), "pred[2,3]");
+    /// ```
     pub fn with_dtype(&self, dtype: DType) -> Shape {
         Shape { dtype, dims: self.dims.clone() }
     }
 
     /// The same dtype with other dimensions.
+    ///
+    /// ```
+    /// use xlann::{DType, Shape};
+    ///
+    /// assert_eq!(Shape::new(DType::F32, [2, 3]).with_dims([6]).to_string(), "f32[6]");
+    /// ```
     pub fn with_dims(&self, dims: impl Into<Vec<usize>>) -> Shape {
         Shape { dtype: self.dtype, dims: dims.into() }
     }

@@ -4,6 +4,11 @@ use crate::graph::Tensor;
 use crate::{ApproxTopKOptions, Error, Result};
 
 /// What makes a database vector near to a query.
+///
+/// ```
+/// use xlann::ann::Metric;
+/// assert_eq!(Metric::ALL.map(Metric::name), ["ip", "l2", "cosine"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// A large inner product; distances are inner products, largest first.
@@ -72,6 +77,20 @@ pub fn max_inner_product(
 /// # Errors
 /// Where the operands are not matrices of equal width and a vector of the database's length, and those of
 /// [`approx_min_k`](Tensor::approx_min_k).
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, ann};
+///
+/// let shapes = [Shape::new(DType::F32, [1, 2]), Shape::new(DType::F32, [3, 2])];
+/// let nearest = Function::trace("nearest", &shapes, |x| {
+///     let half_norms = ann::half_norms(&x[1])?;
+///     ann::l2(&x[0], &x[1], &half_norms, 2, &ApproxTopKOptions::default())
+/// })?;
+/// let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
+/// let found = nearest.eval(&[Array::new([1, 2], &[0f32, 2.0])?, database])?;
+/// assert_eq!(found, [Array::new([1, 2], &[-1.5f32, 0.0])?, Array::new([1, 2], &[1, 2])?]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn l2(
     queries: &Tensor,
     database: &Tensor,
@@ -89,6 +108,21 @@ pub fn l2(
 /// # Errors
 /// Where the operands are not matrices of equal width and a vector of the database's length, and those of
 /// [`approx_max_k`](Tensor::approx_max_k).
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, ann};
+///
+/// let shapes = [Shape::new(DType::F32, [1, 2]), Shape::new(DType::F32, [3, 2])];
+/// let similar = Function::trace("similar", &shapes, |x| {
+///     let inverse_norms = ann::inverse_norms(&x[1])?;
+///     ann::cosine(&x[0], &x[1], &inverse_norms, 2, &ApproxTopKOptions::default())
+/// })?;
+/// let database = Array::new([3, 2], &[2f32, 0.0, 0.0, 0.25, 0.0, 0.0])?;
+/// let found = similar.eval(&[Array::new([1, 2], &[0f32, 4.0])?, database])?;
+/// assert_eq!(found[0], Array::new([1, 2], &[1f32, 0.0])?);
+/// assert_eq!(found[1].to_vec::<i32>()?[0], 1);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn cosine(
     queries: &Tensor,
     database: &Tensor,
@@ -103,6 +137,15 @@ pub fn cosine(
 ///
 /// # Errors
 /// Where the operand is not a matrix.
+///
+/// ```
+/// use xlann::{Array, DType, Function, Shape, ann};
+///
+/// let norms = Function::trace("norms", &[Shape::new(DType::F32, [2, 2])], |x| ann::half_norms(&x[0]))?;
+/// let database = Array::new([2, 2], &[3f32, 4.0, 0.0, 0.0])?;
+/// assert_eq!(norms.eval(&[database])?, [Array::new([2], &[12.5f32, 0.0])?]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn half_norms(database: &Tensor) -> Result<Tensor> {
     check_matrix("half_norms", "database", database)?;
     (database * database)?.reduce_sum(&[1])? * 0.5
@@ -112,6 +155,15 @@ pub fn half_norms(database: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Where the operand is not a matrix.
+///
+/// ```
+/// use xlann::{Array, DType, Function, Shape, ann};
+///
+/// let norms = Function::trace("norms", &[Shape::new(DType::F32, [2, 2])], |x| ann::inverse_norms(&x[0]))?;
+/// let database = Array::new([2, 2], &[3f32, 4.0, 0.0, 0.0])?;
+/// assert_eq!(norms.eval(&[database])?, [Array::new([2], &[0.2f32, 0.0])?]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
     check_matrix("inverse_norms", "database", database)?;
     let squares = (database * database)?.reduce_sum(&[1])?;
@@ -123,6 +175,18 @@ pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Where the operands are not matrices of equal width and s32 indices for each query.
+///
+/// ```
+/// use xlann::{Array, DType, Function, Shape, ann};
+///
+/// let shapes =
+///     [Shape::new(DType::F32, [1, 2]), Shape::new(DType::F32, [2, 2]), Shape::new(DType::S32, [1, 1])];
+/// let f = Function::trace("f", &shapes, |x| ann::squared_distances(&x[0], &x[1], &x[2]))?;
+/// let [query, database] = [Array::new([1, 2], &[0f32, 0.0])?, Array::new([2, 2], &[9f32, 9.0, 3.0, 4.0])?];
+/// let results = f.eval(&[query, database, Array::new([1, 1], &[1])?])?;
+/// assert_eq!(results, [Array::new([1, 1], &[25f32])?]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn squared_distances(queries: &Tensor, database: &Tensor, indices: &Tensor) -> Result<Tensor> {
     check_width("squared_distances", queries, database)?;
     let differences = (database.take(indices, 0)? - queries.expand_dims(1)?)?;

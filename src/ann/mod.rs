@@ -1,7 +1,7 @@
 //! Nearest-neighbour search.
 //!
 //! [`max_inner_product`], [`l2`] and [`cosine`] are graph functions, to be part of larger ones. A [`Searcher`]
-//! holds a database on a device and answers batches of queries. [`recall`] measures what was found.
+//! holds a database on a device and answers batches of queries. [`recall()`] measures what was found.
 
 mod metric;
 pub mod recall;

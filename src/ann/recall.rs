@@ -12,6 +12,13 @@ use crate::{Array, Error, Result};
 const OPERATOR: &str = "approx_top_k";
 
 /// What the partial reduction of approximate top-k leaves of its reduction dimension.
+///
+/// ```
+/// use xlann::ann::recall::{ReductionSize, reduction_output_size};
+/// let reduced = reduction_output_size(1_000_000, 2, 10, 0.95, false, None)?;
+/// assert_eq!(reduced, ReductionSize { size: 256, log2_reduction: 12 });
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReductionSize {
     /// The size of the result's reduction dimension.

@@ -12,6 +12,13 @@ use crate::pjrt::{Buffer, Executable};
 use crate::{ApproxTopKOptions, Array, DType, Error, Result, Session, Shape};
 
 /// How a [`Searcher`] searches.
+///
+/// ```
+/// use xlann::ann::SearchOptions;
+///
+/// let options = SearchOptions { recall_target: 0.99, batch: 32, ..SearchOptions::new(10) };
+/// assert_eq!((options.k, options.form), (10, None));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchOptions {
     /// The number of neighbours for each query.
@@ -45,6 +52,19 @@ impl SearchOptions {
 }
 
 /// The neighbours of each query, best first.
+///
+/// ```
+/// use xlann::Array;
+/// use xlann::ann::Neighbors;
+///
+/// let found = Neighbors {
+///     distances: Array::new([1, 2], &[0.5f32, 2.0])?,
+///     indices: Array::new([1, 2], &[7, 3])?,
+/// };
+/// let nearest = found.indices.as_slice::<i32>()?[0];
+/// assert_eq!(nearest, 7);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Neighbors {
     /// Distances, `[q, k]`, in the unit and sign that the [`Metric`] states and the database's dtype, or f32
@@ -132,6 +152,19 @@ impl Searcher {
     ///
     /// # Errors
     /// Where the form that the options ask for is not the target's, or the plugin does not compile it.
+    ///
+    /// ```
+    /// use xlann::{Array, Session};
+    /// use xlann::ann::{Metric, SearchOptions, Searcher};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let database = Array::new([100, 2], &[0.5f32; 200])?;
+    ///     let searcher = Searcher::new(&session, database, Metric::L2, SearchOptions::new(2))?;
+    ///     let (choices, compiled_in) = searcher.prepare(128)?;
+    ///     println!("{}, compiled in {compiled_in:?}", choices[0]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn prepare(&self, queries: usize) -> Result<(Vec<Choice>, Duration)> {
         let batch = self.batch(self.batch_size(queries))?;
         Ok((batch.choices.clone(), batch.compiled_in))
@@ -144,6 +177,20 @@ impl Searcher {
     ///
     /// # Errors
     /// Where the queries are no matrix of the database's width; and those of the device.
+    ///
+    /// ```
+    /// use xlann::{Array, Session};
+    /// use xlann::ann::{Metric, SearchOptions, Searcher};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
+    ///     let searcher = Searcher::new(&session, database, Metric::InnerProduct, SearchOptions::new(1))?;
+    ///     let found = searcher.search(&Array::new([2, 2], &[0f32, 1.0, -1.0, 0.0])?)?;
+    ///     assert_eq!(found.indices, Array::new([2, 1], &[2, 1])?);
+    ///     assert_eq!(found.distances, Array::new([2, 1], &[2f32, 0.0])?);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn search(&self, queries: &Array) -> Result<Neighbors> {
         let shape = queries.shape();
         let [rows, width] = [self.database_shape().dims()[0], self.database_shape().dims()[1]];
@@ -262,6 +309,18 @@ fn norms_function(metric: Metric, database: &Shape) -> Result<Option<Function>> 
 ///
 /// # Errors
 /// As [`Searcher::new`].
+///
+/// ```
+/// use xlann::{Array, DType, Shape};
+/// use xlann::ann::{Metric, SearchOptions, search_function};
+///
+/// let database = Shape::new(DType::F32, [3, 2]);
+/// let search = search_function(Metric::InnerProduct, &database, 1, &SearchOptions::new(2))?;
+/// let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
+/// let found = search.eval(&[Array::new([1, 2], &[0f32, 1.0])?, database])?;
+/// assert_eq!(found, [Array::new([1, 2], &[2f32, 1.0])?, Array::new([1, 2], &[2, 1])?]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn search_function(
     metric: Metric,
     database: &Shape,

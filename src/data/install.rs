@@ -9,7 +9,15 @@ use crate::{Error, Result};
 /// A wheel and the shared library in it.
 type Source = (Wheel, &'static str);
 
-/// A plugin that [`install_plugin`] put into the cache, or found there.
+/// A plugin that [`Target::install`](crate::target::Target::install) put into the cache, or found there.
+///
+/// ```no_run
+/// use xlann::target::cpu;
+///
+/// let installed = cpu::TARGET.install()?;
+/// println!("{} is from {}", installed.path.display(), installed.wheel);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     /// The shared library.

@@ -45,6 +45,20 @@ pub mod wheel;
 /// # Errors
 /// [`Error::Io`] where the file cannot be read, [`Error::File`] where it is not a file of one of these
 /// formats, is damaged or cut short, or holds elements that the crate has no dtype for.
+///
+/// ```
+/// use xlann::{DType, Error, Shape, data};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("database.fvecs");
+/// # std::fs::write(&path, [2u32.to_le_bytes(), 1f32.to_le_bytes(), 2f32.to_le_bytes()].concat()).unwrap();
+/// let database = data::open(&path)?;
+/// assert_eq!(database.shape(), &Shape::new(DType::F32, [1, 2]));
+///
+/// let refused = data::open("database.csv").unwrap_err();
+/// assert!(matches!(refused, Error::File { .. }));
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn open(path: impl AsRef<Path>) -> Result<MappedArray> {
     let path = path.as_ref();
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());

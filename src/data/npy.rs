@@ -56,6 +56,17 @@ fn from_fortran_order(array: &Array, dims: &[usize]) -> Array {
 ///
 /// # Errors
 /// Where the array has more than 64 dimensions, which NumPy cannot read, or the file cannot be written.
+///
+/// ```
+/// use xlann::{Array, data};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("indices.npy");
+/// let indices = Array::new([2, 1], &[7, 3])?;
+/// data::write_npy(&path, &indices)?;
+/// assert_eq!(data::open(&path)?.to_array()?, indices);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn write_npy(path: impl AsRef<Path>, array: &Array) -> Result<()> {
     let path = path.as_ref();
     let shape = array.shape();

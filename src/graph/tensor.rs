@@ -27,8 +27,33 @@ pub struct Builder(Rc<RefCell<Function>>);
 ///
 /// Methods append an equation, check shapes and dtypes, and return a `Result`; the arithmetic operators do the
 /// same and also take `Result<Tensor>` on the right, so that expressions chain: `(&a * (&b + 1f32))?`. Operands
-/// of elementwise operators broadcast as in NumPy; dtypes are never converted silently, but for a Rust number
-/// on the right, which becomes a constant of the left operand's dtype.
+/// of elementwise operators broadcast as in NumPy; dtypes are never converted silently, but for a Rust number,
+/// which becomes a constant of the tensor's dtype (see [`Operand`]).
+///
+/// | operators | dtypes |
+/// |---|---|
+/// | `a + b`, `a - b`, `a * b`, `a / b`, `a % b` | numbers; integers wrap, `x / 0` has all bits set and `x % 0` is `x` |
+/// | `-a` | floats and signed integers |
+/// | `a & b`, `a \| b`, `a ^ b`, `!a` | pred and integers |
+/// | [`less`](Tensor::less), [`equal`](Tensor::equal) and the other comparisons | any, to pred |
+///
+/// A Rust number may also stand on the left of `+`, `-`, `*` and `/`, before a `&Tensor`.
+///
+/// ```
+/// use xlann::{Array, DType, Function, Shape};
+///
+/// let vector = Shape::new(DType::F32, [2]);
+/// let f = Function::trace("f", &[vector.clone(), vector], |x| {
+///     let (a, b) = (&x[0], &x[1]);
+///     assert_eq!((a.dtype(), a.dims(), a.rank()), (DType::F32, &[2][..], 1));
+///     let sum = (a * (b + 1))?;
+///     let clipped = (sum.greater(4)? & sum.less(100))?.select(&sum, 4);
+///     1.0 / &(-clipped?)?
+/// })?;
+/// let results = f.eval(&[Array::new([2], &[1f32, 2.0])?, Array::new([2], &[2f32, 3.0])?])?;
+/// assert_eq!(results, [Array::new([2], &[-0.25f32, -0.125])?]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensor {
     builder: Builder,
@@ -38,6 +63,15 @@ pub struct Tensor {
 
 impl Builder {
     /// A builder of a function of that name without parameters or equations.
+    ///
+    /// ```
+    /// use xlann::Builder;
+    ///
+    /// let function = Builder::new("nothing").finish(Vec::new())?;
+    /// assert_eq!(function.name(), "nothing");
+    /// assert_eq!(function.eval(&[])?, []);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn new(name: &str) -> Builder {
         Builder(Rc::new(RefCell::new(Function {
             name: name.to_owned(),
@@ -52,6 +86,15 @@ impl Builder {
     ///
     /// # Errors
     /// Where the shape's size in bytes passes the address space.
+    ///
+    /// ```
+    /// use xlann::{Builder, DType, Shape};
+    ///
+    /// let builder = Builder::new("identity");
+    /// let x = builder.parameter("x", Shape::new(DType::F32, [3]))?;
+    /// assert_eq!(format!("{x:?}"), "%0: f32[3]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn parameter(&self, name: &str, shape: Shape) -> Result<Tensor> {
         let tensor = self.define("parameter", shape)?;
         self.0.borrow_mut().parameters.push(Parameter { name: name.to_owned(), var: tensor.var });
@@ -62,6 +105,19 @@ impl Builder {
     ///
     /// # Errors
     /// Where a result belongs to another builder.
+    ///
+    /// ```
+    /// use xlann::{Builder, DType, Shape};
+    ///
+    /// let builder = Builder::new("f");
+    /// let x = builder.parameter("x", Shape::new(DType::F32, [3]))?;
+    /// let function = builder.finish([(&x + 1)?, (&x * 2)?])?;
+    /// assert_eq!(function.result_shapes().len(), 2);
+    ///
+    /// let elsewhere = Builder::new("g").scalar(1f32)?;
+    /// assert!(builder.finish(elsewhere).is_err());
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn finish(&self, results: impl Results) -> Result<Function> {
         let results = results
             .into_tensors()
@@ -123,6 +179,21 @@ impl Builder {
     ///
     /// # Errors
     /// Where the arguments' number or shapes are not the parameters', or they belong to another builder.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let vector = Shape::new(DType::F32, [2]);
+    /// let norm = Function::trace("norm", std::slice::from_ref(&vector), |x| {
+    ///     (&x[0] * &x[0])?.reduce_sum(&[0])?.sqrt()
+    /// })?;
+    /// let unit = Function::trace("unit", &[vector], |x| {
+    ///     let norms = x[0].builder().call(&norm, &[&x[0]])?;
+    ///     &x[0] / &norms[0]
+    /// })?;
+    /// assert_eq!(unit.eval(&[Array::new([2], &[3f32, 4.0])?])?, [Array::new([2], &[0.6f32, 0.8])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn call(&self, function: &Function, arguments: &[&Tensor]) -> Result<Vec<Tensor>> {
         function.check_arguments(arguments.iter().map(|tensor| tensor.shape()))?;
         let arguments = arguments.iter().map(|&tensor| tensor.clone());
@@ -154,6 +225,17 @@ impl Tensor {
     }
 
     /// The builder that it belongs to, for constants and further parameters.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("with_index", &[Shape::new(DType::S32, [3])], |x| {
+    ///     let index = x[0].builder().iota(x[0].shape().clone(), 0)?;
+    ///     &x[0] + index
+    /// })?;
+    /// assert_eq!(f.eval(&[Array::new([3], &[10, 10, 10])?])?, [Array::new([3], &[10, 11, 12])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn builder(&self) -> &Builder {
         &self.builder
     }
@@ -179,7 +261,18 @@ pub(crate) fn same_dtype(
     Err(Error::argument(operator, argument, expected, tensor))
 }
 
-/// What a traced body or [`Builder::finish`] takes as results: a tensor, a tuple, an array or a `Vec` of them.
+/// What a traced body or [`Builder::finish`] takes as results: a tensor, a pair or a triple, an array or a `Vec`
+/// of them.
+///
+/// ```
+/// use xlann::{DType, Function, Shape};
+///
+/// let vector = Shape::new(DType::F32, [3]);
+/// let one = Function::trace("one", &[vector.clone()], |x| x[0].exp())?;
+/// let two = Function::trace("two", &[vector], |x| Ok((x[0].exp()?, x[0].log()?)))?;
+/// assert_eq!((one.results().len(), two.results().len()), (1, 2));
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub trait Results {
     /// The results in order.
     fn into_tensors(self) -> Vec<Tensor>;
@@ -215,7 +308,25 @@ impl Results for (Tensor, Tensor, Tensor) {
     }
 }
 
-/// What stands beside a tensor in arithmetic: a tensor, a `Result` of one, or a Rust number.
+/// What stands beside a tensor in arithmetic: a tensor, a `Result` of one, or a Rust number, which is an `i32`, an
+/// `f32` or an `f64`.
+///
+/// A number becomes a constant of the tensor's dtype: floats round it, integers must hold it exactly, and pred takes
+/// none. Other constants are made with [`Builder::scalar`] and [`Builder::constant`].
+///
+/// ```
+/// use xlann::{DType, Function, Shape};
+///
+/// let f = Function::trace("f", &[Shape::new(DType::BF16, [3])], |x| {
+///     let sum = &x[0] + 1; // a number takes the tensor's dtype
+///     sum? * (&x[0] - 0.5) // a result needs no question mark on the right
+/// })?;
+/// assert_eq!(f.result_shapes()[0].dtype(), DType::BF16);
+///
+/// // A number that the dtype cannot hold is refused.
+/// assert!(Function::trace("f", &[Shape::new(DType::U8, [3])], |x| &x[0] + 0.5).is_err());
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub trait Operand {
     /// The operand as a tensor of the function of `beside`; a number takes its dtype.
     ///

@@ -1,4 +1,26 @@
-//! HLO modules: their messages, a builder, and their text.
+//! HLO modules: their messages and their text.
+//!
+//! HLO is what XLA compiles. [`lower`](crate::lower::lower) makes modules, [`HloModuleProto::to_bytes`] serializes
+//! them as [`Program::Hlo`](crate::pjrt::Program::Hlo) takes them, and `Display` prints them in the syntax that
+//! XLA's tools read: there, the elements of a constant of more than 256 are left out, and XLA reads zeros.
+//!
+//! ```
+//! use xlann::{DType, Function, Shape, lower, target};
+//!
+//! let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+//! let module = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?.module;
+//! assert_eq!(
+//!     module.to_string(),
+//!     "HloModule double, entry_computation_layout={(f32[3]{0})->f32[3]{0}}
+//!
+//! ENTRY %double (parameter: f32[3]) -> f32[3] {
+//!   %parameter = f32[3]{0} parameter(0)
+//!   ROOT %add = f32[3]{0} add(%parameter, %parameter)
+//! }
+//! "
+//! );
+//! # Ok::<(), xlann::Error>(())
+//! ```
 
 pub use proto::HloModuleProto;
 
@@ -29,6 +51,16 @@ const PRIMITIVE_TYPES: [(DType, i32); 13] = [
 
 impl HloModuleProto {
     /// The serialized module: what PJRT compiles as a program of format "hlo".
+    ///
+    /// ```
+    /// use xlann::{DType, Function, Shape, lower, target};
+    ///
+    /// let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+    /// let lowered = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?;
+    /// let bytes = lowered.module.to_bytes();
+    /// assert!(!bytes.is_empty());
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         prost::Message::encode_to_vec(self)
     }

@@ -2,11 +2,23 @@
 //!
 //! Field numbers are those of XLA's `hlo.proto` and `xla_data.proto`; a field that is left out of a message
 //! keeps its default there.
+//!
+//! ```
+//! use xlann::{DType, Function, Shape, lower, target};
+//!
+//! let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+//! let module = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?.module;
+//! let instructions = module.computations.iter().flat_map(|computation| &computation.instructions);
+//! let opcodes: Vec<_> = instructions.map(|instruction| instruction.opcode.as_str()).collect();
+//! assert_eq!(opcodes, ["parameter", "add"]);
+//! # Ok::<(), xlann::Error>(())
+//! ```
 
 #![allow(missing_docs, reason = "the messages and fields are XLA's")]
 
 use prost::Message;
 
+/// A module: its computations and which of them is the entry.
 #[derive(Clone, PartialEq, Message)]
 pub struct HloModuleProto {
     #[prost(string, tag = "1")]
@@ -23,6 +35,7 @@ pub struct HloModuleProto {
     pub entry_computation_id: i64,
 }
 
+/// A computation: instructions, each after those that it reads, and which of them is the root.
 #[derive(Clone, PartialEq, Message)]
 pub struct HloComputationProto {
     #[prost(string, tag = "1")]
@@ -37,6 +50,7 @@ pub struct HloComputationProto {
     pub root_id: i64,
 }
 
+/// An instruction; of the fields, each opcode has some.
 #[derive(Clone, PartialEq, Message)]
 pub struct HloInstructionProto {
     #[prost(string, tag = "1")]
@@ -101,6 +115,7 @@ pub struct HloInstructionProto {
     pub custom_call_api_version: i32,
 }
 
+/// What a computation takes and gives.
 #[derive(Clone, PartialEq, Message)]
 pub struct ProgramShapeProto {
     #[prost(message, repeated, tag = "1")]
@@ -111,6 +126,7 @@ pub struct ProgramShapeProto {
     pub parameter_names: Vec<String>,
 }
 
+/// An array's dtype (a number of XLA's `PrimitiveType`) and sizes, or the shapes of a tuple.
 #[derive(Clone, PartialEq, Message)]
 pub struct ShapeProto {
     #[prost(int32, tag = "2")]
@@ -125,12 +141,14 @@ pub struct ShapeProto {
     pub is_dynamic_dimension: Vec<bool>,
 }
 
+/// The order of the dimensions in memory, the fastest-running one first.
 #[derive(Clone, PartialEq, Message)]
 pub struct LayoutProto {
     #[prost(int64, repeated, tag = "1")]
     pub minor_to_major: Vec<i64>,
 }
 
+/// The elements of a constant, in the field of their dtype.
 #[derive(Clone, PartialEq, Message)]
 pub struct LiteralProto {
     #[prost(message, optional, tag = "1")]
@@ -163,6 +181,7 @@ pub struct LiteralProto {
     pub s16s: Vec<u8>,
 }
 
+/// One dimension of a `slice`.
 #[derive(Clone, PartialEq, Message)]
 pub struct SliceDimensions {
     #[prost(int64, tag = "1")]
@@ -173,12 +192,14 @@ pub struct SliceDimensions {
     pub stride: i64,
 }
 
+/// The window of a `reduce-window`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Window {
     #[prost(message, repeated, tag = "1")]
     pub dimensions: Vec<WindowDimension>,
 }
 
+/// One dimension of a [`Window`].
 #[derive(Clone, PartialEq, Message)]
 pub struct WindowDimension {
     #[prost(int64, tag = "1")]
@@ -195,12 +216,14 @@ pub struct WindowDimension {
     pub base_dilation: i64,
 }
 
+/// How a `pad` pads.
 #[derive(Clone, PartialEq, Message)]
 pub struct PaddingConfig {
     #[prost(message, repeated, tag = "1")]
     pub dimensions: Vec<PaddingConfigDimension>,
 }
 
+/// One dimension of a [`PaddingConfig`].
 #[derive(Clone, PartialEq, Message)]
 pub struct PaddingConfigDimension {
     #[prost(int64, tag = "1")]
@@ -211,6 +234,7 @@ pub struct PaddingConfigDimension {
     pub interior_padding: i64,
 }
 
+/// Which dimensions of a `dot` play which part.
 #[derive(Clone, PartialEq, Message)]
 pub struct DotDimensionNumbers {
     #[prost(int64, repeated, tag = "1")]
@@ -223,6 +247,7 @@ pub struct DotDimensionNumbers {
     pub rhs_batch_dimensions: Vec<i64>,
 }
 
+/// Which dimensions of a `gather` play which part; see [`GatherDims`](crate::GatherDims).
 #[derive(Clone, PartialEq, Message)]
 pub struct GatherDimensionNumbers {
     #[prost(int64, repeated, tag = "1")]
@@ -239,6 +264,7 @@ pub struct GatherDimensionNumbers {
     pub start_indices_batching_dims: Vec<i64>,
 }
 
+/// Which dimensions of a `scatter` play which part; see [`ScatterDims`](crate::ScatterDims).
 #[derive(Clone, PartialEq, Message)]
 pub struct ScatterDimensionNumbers {
     #[prost(int64, repeated, tag = "1")]
@@ -255,6 +281,7 @@ pub struct ScatterDimensionNumbers {
     pub scatter_indices_batching_dims: Vec<i64>,
 }
 
+/// The precision that a `dot` asks for.
 #[derive(Clone, PartialEq, Message)]
 pub struct PrecisionConfig {
     #[prost(int32, repeated, tag = "1")]

@@ -15,6 +15,18 @@ use crate::{Builder, Result};
 pub use policy::{Capabilities, Choice, Form};
 
 /// What the caller decides of the lowering.
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, DType, Function, Shape, lower, target};
+///
+/// let f = Function::trace("best", &[Shape::new(DType::F32, [128, 1000])], |x| {
+///     x[0].approx_max_k(10, &ApproxTopKOptions::default())
+/// })?;
+/// let options = lower::Options { approx_top_k: Some(lower::Form::Sort), ..Default::default() };
+/// let lowered = lower::lower(&f, &target::cpu::CAPABILITIES, &options)?;
+/// assert_eq!(lowered.choices[0].to_string(), "approx_max_k f32[128,1000] k=10: sort (asked for)");
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Options {
     /// The form of every approximate top-k; by default the target's policy chooses for each.
@@ -22,6 +34,23 @@ pub struct Options {
 }
 
 /// A function lowered for a target.
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, DType, Function, Shape, lower, target};
+///
+/// let f = Function::trace("best", &[Shape::new(DType::F32, [128, 1000])], |x| {
+///     x[0].approx_max_k(10, &ApproxTopKOptions::default())
+/// })?;
+/// let lowered = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?;
+/// for choice in &lowered.choices {
+///     println!("{choice}");
+/// }
+/// println!("{}\n{}", lowered.function, lowered.module);
+/// // It is a function like any other, of the same parameters and results.
+/// lowered.function.check()?;
+/// assert_eq!(lowered.function.result_shapes(), f.result_shapes());
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Lowered {
     /// The function in plain operators.

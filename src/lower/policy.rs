@@ -7,12 +7,18 @@ use crate::ops::approx_top_k::ApproxTopK;
 use crate::{DType, Error, Result, Shape};
 
 /// The forms of approximate top-k.
+///
+/// ```
+/// use xlann::lower::Form;
+/// assert_eq!(Form::ALL.map(Form::name), ["sort", "two-stage", "blocks"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     /// The target's own top-k of whole rows: sort and slice, or what its compiler makes of that. Exact.
     Sort,
     /// The best of each of L strided buckets, then the top-k of these winners. Approximate: a bucket yields
-    /// one result, and L is the least for which the expected recall meets the target.
+    /// one result, and L is the least for which the expected recall meets the target, or the first divisor of the
+    /// dimension's size that is above it and at most twice as large.
     TwoStage,
     /// The best of each block of adjacent elements, then the top-k of the elements of the k best blocks.
     /// Exact, since the k best elements lie in the k blocks with the best maxima.
@@ -40,6 +46,14 @@ impl std::fmt::Display for Form {
 }
 
 /// What a target can lower, and what is fast on it: the data that tells targets apart.
+///
+/// ```
+/// use xlann::lower::{Capabilities, Form};
+/// use xlann::target::cpu;
+///
+/// let exact = Capabilities { forms: &[Form::Sort, Form::Blocks], ..cpu::CAPABILITIES };
+/// assert_eq!(exact.target, "cpu");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Capabilities {
     /// The target's name.
@@ -57,6 +71,18 @@ pub struct Capabilities {
 }
 
 /// The form that one approximate top-k took.
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, DType, Function, Shape, lower, target};
+///
+/// let f = Function::trace("best", &[Shape::new(DType::F32, [128, 1000])], |x| {
+///     x[0].approx_max_k(10, &ApproxTopKOptions::default())
+/// })?;
+/// let lowered = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?;
+/// let [choice] = &lowered.choices[..] else { panic!("one approximate top-k, one choice") };
+/// println!("{} became {}: {}", choice.operator, choice.form, choice.reason);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     /// The operator, its operand's shape and k.

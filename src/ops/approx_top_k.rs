@@ -29,6 +29,23 @@ pub(crate) struct ApproxTopK {
 }
 
 /// The options of [`Tensor::approx_max_k`] and [`Tensor::approx_min_k`], with JAX's names and defaults.
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, DType, Function, Shape};
+///
+/// // The ten largest along dimension 0 of a shard of a whole of 4 million, to be aggregated by the caller.
+/// let options = ApproxTopKOptions {
+///     reduction_dimension: 0,
+///     reduction_input_size_override: Some(4_000_000),
+///     aggregate_to_topk: false,
+///     ..ApproxTopKOptions::default()
+/// };
+/// let f = Function::trace("shard", &[Shape::new(DType::F32, [1_000_000])], |x| {
+///     x[0].approx_max_k(10, &options)
+/// })?;
+/// assert_eq!(f.result_shapes()[0].dims(), [1024]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApproxTopKOptions {
     /// The dimension that is searched, counted from the end where negative. Default: the last.
@@ -88,6 +105,18 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`approx_max_k`](Tensor::approx_max_k).
+    ///
+    /// ```
+    /// use xlann::{ApproxTopKOptions, Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("nearest", &[Shape::new(DType::F32, [2, 3])], |x| {
+    ///     x[0].approx_min_k(1, &ApproxTopKOptions::default())
+    /// })?;
+    /// let distances = Array::new([2, 3], &[3f32, 9.0, 7.0, 4.0, 8.0, 2.0])?;
+    /// let results = f.eval(&[distances])?;
+    /// assert_eq!(results, [Array::new([2, 1], &[3f32, 2.0])?, Array::new([2, 1], &[0, 2])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn approx_min_k(&self, k: usize, options: &ApproxTopKOptions) -> Result<(Tensor, Tensor)> {
         self.approx_top_k(Direction::Min, k, options)
     }

@@ -187,12 +187,26 @@ impl Tensor {
 }
 
 macro_rules! binary_methods {
-    ($($(#[$doc:meta])* $method:ident => $operator:ident;)*) => {
+    ($($(#[$doc:meta])* $method:ident => $operator:ident, $dtype:ident: $lhs:tt, $rhs:tt => $to:tt;)*) => {
         impl Tensor {
             $($(#[$doc])*
             ///
             /// # Errors
             /// Where the operands do not broadcast, differ in dtype, or are of a dtype that it does not take.
+            ///
+            /// ```
+            /// use xlann::{Array, DType, Function, Shape};
+            ///
+            #[doc = concat!("let shape = Shape::new(DType::", stringify!($dtype), ", [2]);")]
+            /// let shapes = [shape.clone(), shape];
+            #[doc = concat!(
+                "let f = Function::trace(\"f\", &shapes, |x| x[0].", stringify!($method), "(&x[1]))?;"
+            )]
+            #[doc = concat!("let lhs = Array::new([2], &", stringify!($lhs), ")?;")]
+            #[doc = concat!("let rhs = Array::new([2], &", stringify!($rhs), ")?;")]
+            #[doc = concat!("assert_eq!(f.eval(&[lhs, rhs])?, [Array::new([2], &", stringify!($to), ")?]);")]
+            /// # Ok::<(), xlann::Error>(())
+            /// ```
             pub fn $method(&self, rhs: impl Operand) -> Result<Tensor> {
                 self.binary(Binary::$operator, rhs)
             })*
@@ -200,22 +214,23 @@ macro_rules! binary_methods {
     };
 }
 
+// Of each method, operands and what they give, for the example in its documentation.
 binary_methods! {
     /// The angle of the points (`rhs`, `self`), in radians.
-    atan2 => Atan2;
+    atan2 => Atan2, F32: [1f32, 0.0], [0f32, -1.0] => [1.5707964f32, 3.1415927];
     /// The larger operand; NaN where one is.
-    maximum => Max;
+    maximum => Max, F32: [1f32, 5.0], [3f32, 2.0] => [3f32, 5.0];
     /// The smaller operand; NaN where one is.
-    minimum => Min;
+    minimum => Min, F32: [1f32, 5.0], [3f32, 2.0] => [1f32, 2.0];
     /// `self` to the power of `rhs`. A negative power of an integer is the integer part of the fraction, and 0
     /// of 0. Integer powers of 64 and more are not defined, for XLA reads 6 bits of them where it compiles them.
-    pow => Pow;
+    pow => Pow, F32: [2f32, 9.0], [10f32, 0.5] => [1024f32, 3.0];
     /// Integers shifted left; 0 where `rhs` is not below their width.
-    shift_left => ShiftLeft;
+    shift_left => ShiftLeft, S32: [1, -8], [4, 32] => [16, 0];
     /// Integers shifted right, filled with the sign bit.
-    shift_right_arithmetic => ShiftRightArithmetic;
+    shift_right_arithmetic => ShiftRightArithmetic, S32: [-8, 8], [1, 1] => [-4, 4];
     /// Integers shifted right, filled with zeros.
-    shift_right_logical => ShiftRightLogical;
+    shift_right_logical => ShiftRightLogical, S32: [-8, 8], [1, 1] => [0x7fff_fffc, 4];
 }
 
 macro_rules! binary_operators {

@@ -22,6 +22,18 @@ impl Tensor {
     /// # Errors
     /// Where `broadcast_dimensions` is not one increasing dimension of the output for each of this tensor's,
     /// or the sizes differ and this tensor's is not 1.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// // A vector becomes the columns of a matrix.
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [2])], |x| {
+    ///     x[0].broadcast_in_dim(&[2, 3], &[0])
+    /// })?;
+    /// let results = f.eval(&[Array::new([2], &[1f32, 2.0])?])?;
+    /// assert_eq!(results[0].to_string(), "f32[2,3] [[1, 1, 1], [2, 2, 2]]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn broadcast_in_dim(&self, dims: &[usize], broadcast_dimensions: &[usize]) -> Result<Tensor> {
         let op =
             BroadcastInDim { dims: dims.to_vec(), broadcast_dimensions: broadcast_dimensions.to_vec() };
@@ -32,6 +44,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where this tensor has more dimensions, or one whose size is neither 1 nor that of `dims`.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [3])], |x| x[0].broadcast_to(&[2, 3]))?;
+    /// let results = f.eval(&[Array::new([3], &[1f32, 2.0, 3.0])?])?;
+    /// assert_eq!(results[0].to_string(), "f32[2,3] [[1, 2, 3], [1, 2, 3]]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn broadcast_to(&self, dims: &[usize]) -> Result<Tensor> {
         if self.dims() == dims {
             return Ok(self.clone());

@@ -15,6 +15,11 @@ pub(crate) struct Compare {
 }
 
 /// The relation that a comparison asks for.
+///
+/// ```
+/// use xlann::Direction;
+/// assert_eq!(Direction::Ge.name(), "GE");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Equal.
@@ -57,12 +62,26 @@ impl Direction {
 }
 
 macro_rules! compare_methods {
-    ($($(#[$doc:meta])* $method:ident => $direction:ident;)*) => {
+    ($($(#[$doc:meta])* $method:ident => $direction:ident: $lhs:tt, $rhs:tt => $to:tt;)*) => {
         impl Tensor {
             $($(#[$doc])*
             ///
             /// # Errors
             /// Where the operands do not broadcast or differ in dtype.
+            ///
+            /// ```
+            /// use xlann::{Array, DType, Function, Shape};
+            ///
+            /// let shape = Shape::new(DType::F32, [2]);
+            /// let shapes = [shape.clone(), shape];
+            #[doc = concat!(
+                "let f = Function::trace(\"f\", &shapes, |x| x[0].", stringify!($method), "(&x[1]))?;"
+            )]
+            #[doc = concat!("let lhs = Array::new([2], &", stringify!($lhs), ")?;")]
+            #[doc = concat!("let rhs = Array::new([2], &", stringify!($rhs), ")?;")]
+            #[doc = concat!("assert_eq!(f.eval(&[lhs, rhs])?, [Array::new([2], &", stringify!($to), ")?]);")]
+            /// # Ok::<(), xlann::Error>(())
+            /// ```
             pub fn $method(&self, rhs: impl Operand) -> Result<Tensor> {
                 self.compare(Direction::$direction, rhs, false)
             })*
@@ -70,19 +89,20 @@ macro_rules! compare_methods {
     };
 }
 
+// Of each method, operands and what they give, for the example in its documentation.
 compare_methods! {
     /// Where `self` equals `rhs`; a NaN equals nothing.
-    equal => Eq;
+    equal => Eq: [1f32, 2.0], [2f32, 2.0] => [false, true];
     /// Where `self` does not equal `rhs`; true for a NaN.
-    not_equal => Ne;
+    not_equal => Ne: [1f32, 2.0], [2f32, 2.0] => [true, false];
     /// Where `self` is less than `rhs`; never for a NaN.
-    less => Lt;
+    less => Lt: [1f32, 2.0], [2f32, 2.0] => [true, false];
     /// Where `self` is less than `rhs` or equals it; never for a NaN.
-    less_equal => Le;
+    less_equal => Le: [1f32, 2.0], [2f32, 2.0] => [true, true];
     /// Where `self` is greater than `rhs`; never for a NaN.
-    greater => Gt;
+    greater => Gt: [3f32, 2.0], [2f32, 2.0] => [true, false];
     /// Where `self` is greater than `rhs` or equals it; never for a NaN.
-    greater_equal => Ge;
+    greater_equal => Ge: [1f32, 2.0], [2f32, 2.0] => [false, true];
 }
 
 impl Tensor {
@@ -91,6 +111,18 @@ impl Tensor {
     ///
     /// # Errors
     /// Where the operands do not broadcast or differ in dtype.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Direction, Function, Shape};
+    ///
+    /// let shape = Shape::new(DType::F32, [2]);
+    /// let f = Function::trace("f", &[shape.clone(), shape], |x| {
+    ///     x[0].compare_total_order(Direction::Lt, &x[1])
+    /// })?;
+    /// let results = f.eval(&[Array::new([2], &[-0.0f32, 1.0])?, Array::new([2], &[0.0, f32::NAN])?])?;
+    /// assert_eq!(results, [Array::new([2], &[true, true])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn compare_total_order(&self, direction: Direction, rhs: impl Operand) -> Result<Tensor> {
         self.compare(direction, rhs, self.dtype().is_float())
     }

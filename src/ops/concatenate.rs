@@ -16,6 +16,16 @@ impl Tensor {
     ///
     /// # Errors
     /// Where there are none, they have no such dimension, or they differ in dtype or in another dimension.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape, Tensor};
+    ///
+    /// let shapes = [Shape::new(DType::F32, [2]), Shape::new(DType::F32, [1])];
+    /// let f = Function::trace("f", &shapes, |x| Tensor::concatenate(&[&x[0], &x[1]], 0))?;
+    /// let results = f.eval(&[Array::new([2], &[1f32, 2.0])?, Array::new([1], &[3f32])?])?;
+    /// assert_eq!(results, [Array::new([3], &[1f32, 2.0, 3.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn concatenate(operands: &[&Tensor], axis: isize) -> Result<Tensor> {
         let Some(first) = operands.first() else {
             return Err(Error::argument("concatenate", "operands", "at least 1", 0));

@@ -23,11 +23,30 @@ impl Builder {
     ///
     /// # Errors
     /// None of its own; constants go into the compiled program, so large arrays are better parameters.
+    ///
+    /// ```
+    /// use xlann::{Array, Builder};
+    ///
+    /// let builder = Builder::new("primes");
+    /// let primes = builder.constant(Array::new([3], &[2, 3, 5])?)?;
+    /// let function = builder.finish((primes * 10)?)?;
+    /// assert_eq!(function.eval(&[])?, [Array::new([3], &[20, 30, 50])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn constant(&self, value: Array) -> Result<Tensor> {
         self.push_one(Constant { value }, &[])
     }
 
     /// A constant of rank 0.
+    ///
+    /// ```
+    /// use xlann::Builder;
+    ///
+    /// let builder = Builder::new("half");
+    /// let half = builder.scalar(0.5f64)?;
+    /// assert_eq!(half.shape().to_string(), "f64[]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn scalar<T: Element>(&self, value: T) -> Result<Tensor> {
         self.constant(Array::scalar(value))
     }
@@ -36,6 +55,16 @@ impl Builder {
     ///
     /// # Errors
     /// Where the shape has no such dimension, or is of pred.
+    ///
+    /// ```
+    /// use xlann::{Builder, DType, Shape};
+    ///
+    /// let builder = Builder::new("columns");
+    /// let columns = builder.iota(Shape::new(DType::S32, [2, 3]), 1)?;
+    /// let function = builder.finish(columns)?;
+    /// assert_eq!(function.eval(&[])?[0].to_string(), "s32[2,3] [[0, 1, 2], [0, 1, 2]]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn iota(&self, shape: Shape, dimension: isize) -> Result<Tensor> {
         let dimension = shape.axis("iota", "dimension", dimension)?;
         self.push_one(Iota { shape, dimension }, &[])
@@ -47,6 +76,14 @@ impl Tensor {
     ///
     /// # Errors
     /// Where the dtype cannot hold the value.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [3])], |x| x[0].full_like(7))?;
+    /// assert_eq!(f.eval(&[Array::new([3], &[0f32; 3])?])?, [Array::new([3], &[7f32; 3])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn full_like(&self, value: impl crate::Operand) -> Result<Tensor> {
         value.tensor(self)?.broadcast_to(self.dims())
     }

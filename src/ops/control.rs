@@ -32,6 +32,22 @@ impl Builder {
     ///
     /// # Errors
     /// Where the functions do not fit the state or each other.
+    ///
+    /// ```
+    /// use xlann::{Array, Builder, DType, Function, Shape};
+    ///
+    /// // Doubles until the limit is passed.
+    /// let state = [Shape::scalar(DType::S32), Shape::scalar(DType::S32)];
+    /// let below = Function::trace("below", &state, |x| x[0].less(&x[1]))?;
+    /// let double = Function::trace("double", &state, |x| Ok(((&x[0] * 2)?, x[1].clone())))?;
+    ///
+    /// let builder = Builder::new("next_power_of_two");
+    /// let (one, limit) = (builder.scalar(1)?, builder.parameter("limit", Shape::scalar(DType::S32))?);
+    /// let last = builder.while_loop(&[&one, &limit], below, double)?;
+    /// let function = builder.finish(last[0].clone())?;
+    /// assert_eq!(function.eval(&[Array::scalar(100)])?, [Array::scalar(128)]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn while_loop(&self, state: &[&Tensor], condition: Function, body: Function) -> Result<Vec<Tensor>> {
         self.push(While { condition: Arc::new(condition), body: Arc::new(body) }, state)
     }
@@ -81,6 +97,20 @@ impl Tensor {
     /// # Errors
     /// Where this tensor is not a scalar pred, or a function does not take the operands, or they differ in their
     /// results.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let scalar = Shape::scalar(DType::F32);
+    /// let double = Function::trace("double", std::slice::from_ref(&scalar), |x| &x[0] * 2)?;
+    /// let negate = Function::trace("negate", std::slice::from_ref(&scalar), |x| -&x[0])?;
+    /// let f = Function::trace("f", &[Shape::scalar(DType::Pred), scalar], |x| {
+    ///     x[0].cond(&[&x[1]], double, negate)
+    /// })?;
+    /// assert_eq!(f.eval(&[Array::scalar(true), Array::scalar(3f32)])?, [Array::scalar(6f32)]);
+    /// assert_eq!(f.eval(&[Array::scalar(false), Array::scalar(3f32)])?, [Array::scalar(-3f32)]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn cond(&self, operands: &[&Tensor], on_true: Function, on_false: Function) -> Result<Vec<Tensor>> {
         if *self.shape() != Shape::scalar(DType::Pred) {
             return Err(Error::argument("conditional", "predicate", "pred[]", self.shape()));
@@ -94,6 +124,23 @@ impl Tensor {
     /// # Errors
     /// Where this tensor is not a scalar s32, there is no branch, a branch does not take the operands, or they
     /// differ in their results.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let scalar = Shape::scalar(DType::F32);
+    /// let mut powers = Vec::new();
+    /// for power in 1..=3 {
+    ///     powers.push(Function::trace("power", std::slice::from_ref(&scalar), |x| x[0].pow(power))?);
+    /// }
+    /// let f = Function::trace("f", &[Shape::scalar(DType::S32), scalar], |x| {
+    ///     x[0].switch(&[&x[1]], powers)
+    /// })?;
+    /// assert_eq!(f.eval(&[Array::scalar(0), Array::scalar(2f32)])?, [Array::scalar(2f32)]);
+    /// assert_eq!(f.eval(&[Array::scalar(2), Array::scalar(2f32)])?, [Array::scalar(8f32)]);
+    /// assert_eq!(f.eval(&[Array::scalar(-1), Array::scalar(2f32)])?, [Array::scalar(8f32)]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn switch(&self, operands: &[&Tensor], branches: Vec<Function>) -> Result<Vec<Tensor>> {
         if *self.shape() != Shape::scalar(DType::S32) {
             return Err(Error::argument("conditional", "index", "s32[]", self.shape()));

@@ -28,6 +28,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where the size in bytes passes the address space.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [4])], |x| x[0].convert(DType::U8))?;
+    /// let results = f.eval(&[Array::new([4], &[1.9f32, -1.0, 300.0, f32::NAN])?])?;
+    /// assert_eq!(results, [Array::new([4], &[1u8, 0, 255, 0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn convert(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());
@@ -42,6 +51,17 @@ impl Tensor {
     ///
     /// # Errors
     /// Where one of the dtypes is pred, or it is wider and the last dimension is not of that size.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [1])], |x| {
+    ///     Ok([x[0].bitcast_convert(DType::U32)?, x[0].bitcast_convert(DType::U16)?])
+    /// })?;
+    /// let results = f.eval(&[Array::new([1], &[1f32])?])?;
+    /// assert_eq!(results, [Array::new([1], &[0x3f80_0000u32])?, Array::new([1, 2], &[0u16, 0x3f80])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn bitcast_convert(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());

@@ -9,6 +9,14 @@ use crate::ops::{Operator, signature};
 use crate::{Array, Error, Result, Shape};
 
 /// How a custom call's function is called, as XLA's `CustomCallApiVersion`.
+///
+/// ```
+/// use xlann::{ApiVersion, CustomCall, DType, Shape};
+///
+/// let call = CustomCall::new("legacy_kernel", [Shape::new(DType::F32, [8])])
+///     .api_version(ApiVersion::Original)
+///     .backend_config("any text that the kernel reads");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiVersion {
     /// `void(void* out, const void** in)`.
@@ -67,11 +75,30 @@ impl CustomCall {
     }
 
     /// With a side effect: the call is kept where its results are not used, and not made twice.
+    ///
+    /// ```
+    /// use xlann::{Builder, CustomCall, DType, Shape};
+    ///
+    /// let log = CustomCall::new("log_tensor", []).side_effect();
+    /// let builder = Builder::new("traced");
+    /// let x = builder.parameter("x", Shape::new(DType::F32, [8]))?;
+    /// assert!(builder.custom_call(log, &[&x])?.is_empty());
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn side_effect(self) -> CustomCall {
         CustomCall { has_side_effect: true, ..self }
     }
 
     /// With one more function in the module that the target's reads, such as a comparator.
+    ///
+    /// ```
+    /// use xlann::{CustomCall, DType, Function, Shape};
+    ///
+    /// let scalar = Shape::scalar(DType::F32);
+    /// let greater = Function::trace("greater", &[scalar.clone(), scalar], |x| x[0].greater(&x[1]))?;
+    /// let call = CustomCall::new("my_sort", [Shape::new(DType::F32, [8])]).computation(greater);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn computation(mut self, function: Function) -> CustomCall {
         self.computations.push(Arc::new(function));
         self
@@ -79,6 +106,17 @@ impl CustomCall {
 
     /// With a function of the same operands and results that gives what the call gives: the host evaluates it
     /// in the call's place.
+    ///
+    /// ```
+    /// use xlann::{Array, CustomCall, DType, Function, Shape};
+    ///
+    /// let shape = Shape::new(DType::F32, [2]);
+    /// let double = Function::trace("double", std::slice::from_ref(&shape), |x| &x[0] * 2)?;
+    /// let call = CustomCall::new("my_double", [shape.clone()]).reference(double);
+    /// let f = Function::trace("f", &[shape], |x| x[0].builder().custom_call(call, &[&x[0]]))?;
+    /// assert_eq!(f.eval(&[Array::new([2], &[1f32, 2.0])?])?, [Array::new([2], &[2f32, 4.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn reference(self, function: Function) -> CustomCall {
         CustomCall { reference: Some(Arc::new(function)), ..self }
     }
@@ -89,6 +127,19 @@ impl Builder {
     ///
     /// # Errors
     /// Where the reference does not take the operands or does not give the call's results.
+    ///
+    /// ```
+    /// use xlann::{Array, CustomCall, DType, Function, Shape};
+    ///
+    /// // Of a call without a reference, the host knows nothing but the shapes.
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [2])], |x| {
+    ///     let call = CustomCall::new("my_kernel", [x[0].shape().clone()]);
+    ///     x[0].builder().custom_call(call, &[&x[0]])
+    /// })?;
+    /// assert_eq!(f.result_shapes(), [Shape::new(DType::F32, [2])]);
+    /// assert!(f.eval(&[Array::new([2], &[1f32, 2.0])?]).is_err());
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn custom_call(&self, call: CustomCall, operands: &[&Tensor]) -> Result<Vec<Tensor>> {
         self.push(call, operands)
     }

@@ -57,6 +57,17 @@ impl Tensor {
     ///
     /// # Errors
     /// Where an operand is neither a vector nor a matrix, and as for [`dot_general`](Tensor::dot_general).
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let shapes = [Shape::new(DType::F32, [2, 3]), Shape::new(DType::F32, [3])];
+    /// let f = Function::trace("f", &shapes, |x| x[0].dot(&x[1]))?;
+    /// let matrix = Array::new([2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    /// let results = f.eval(&[matrix, Array::new([3], &[1f32, 0.0, 2.0])?])?;
+    /// assert_eq!(results, [Array::new([2], &[7f32, 16.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn dot(&self, rhs: &Tensor) -> Result<Tensor> {
         for (argument, tensor) in [("lhs", self), ("rhs", rhs)] {
             if !matches!(tensor.rank(), 1 | 2) {
@@ -72,6 +83,20 @@ impl Tensor {
     /// # Errors
     /// Where an operand is a scalar or the batch dimensions do not broadcast, and as for
     /// [`dot_general`](Tensor::dot_general).
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let shapes = [Shape::new(DType::F32, [5, 1, 2, 3]), Shape::new(DType::F32, [4, 3, 2])];
+    /// let f = Function::trace("f", &shapes, |x| x[0].matmul(&x[1]))?;
+    /// assert_eq!(f.result_shapes()[0].dims(), [5, 4, 2, 2]);
+    ///
+    /// let square = Shape::new(DType::F32, [2, 2]);
+    /// let f = Function::trace("f", &[square.clone(), square], |x| x[0].matmul(&x[1]))?;
+    /// let matrix = Array::new([2, 2], &[1f32, 1.0, 0.0, 1.0])?;
+    /// assert_eq!(f.eval(&[matrix.clone(), matrix])?, [Array::new([2, 2], &[1f32, 2.0, 0.0, 1.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn matmul(&self, rhs: &Tensor) -> Result<Tensor> {
         for (argument, tensor) in [("lhs", self), ("rhs", rhs)] {
             if tensor.rank() == 0 {

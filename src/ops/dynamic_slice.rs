@@ -25,6 +25,20 @@ impl Tensor {
     /// # Errors
     /// Where there is not one start and one size for each dimension, the starts are not scalars of one integer
     /// dtype, or a size is above the dimension's.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let shapes = [Shape::new(DType::F32, [5]), Shape::scalar(DType::S32)];
+    /// let f = Function::trace("f", &shapes, |x| x[0].dynamic_slice(&[&x[1]], &[3]))?;
+    /// let x = Array::new([5], &[10f32, 11.0, 12.0, 13.0, 14.0])?;
+    /// let results = f.eval(&[x.clone(), Array::scalar(1)])?;
+    /// assert_eq!(results, [Array::new([3], &[11f32, 12.0, 13.0])?]);
+    /// // A window that would pass the end is moved.
+    /// let results = f.eval(&[x, Array::scalar(4)])?;
+    /// assert_eq!(results, [Array::new([3], &[12f32, 13.0, 14.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn dynamic_slice(&self, starts: &[&Tensor], sizes: &[usize]) -> Result<Tensor> {
         let inputs: Vec<_> = [self].into_iter().chain(starts.iter().copied()).collect();
         self.builder().push_one(DynamicSlice { sizes: sizes.to_vec() }, &inputs)
@@ -37,6 +51,17 @@ impl Tensor {
     /// # Errors
     /// Where `update` differs in dtype or rank, or is larger in a dimension, there is not one start for each
     /// dimension, or they are not scalars of one integer dtype.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let shapes = [Shape::new(DType::F32, [4]), Shape::new(DType::F32, [2]), Shape::scalar(DType::S32)];
+    /// let f = Function::trace("f", &shapes, |x| x[0].dynamic_update_slice(&x[1], &[&x[2]]))?;
+    /// let zeros = Array::new([4], &[0f32; 4])?;
+    /// let results = f.eval(&[zeros, Array::new([2], &[1f32, 2.0])?, Array::scalar(1)])?;
+    /// assert_eq!(results, [Array::new([4], &[0f32, 1.0, 2.0, 0.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn dynamic_update_slice(&self, update: &Tensor, starts: &[&Tensor]) -> Result<Tensor> {
         let inputs: Vec<_> = [self, update].into_iter().chain(starts.iter().copied()).collect();
         self.builder().push_one(DynamicUpdateSlice, &inputs)

@@ -10,6 +10,20 @@ use crate::{Array, Error, Result, Shape};
 ///
 /// The dimensions of the indices other than `index_vector_dim` are the batch dimensions: the output has them,
 /// in order, and at `offset_dims` those of the slices that are neither collapsed nor batching.
+///
+/// ```
+/// use xlann::GatherDims;
+///
+/// // Rows of a matrix at single indices: what `take(indices, 0)` does.
+/// let rows = GatherDims {
+///     offset_dims: vec![1],
+///     collapsed_slice_dims: vec![0],
+///     start_index_map: vec![0],
+///     index_vector_dim: 1,
+///     ..GatherDims::default()
+/// };
+/// assert!(rows.operand_batching_dims.is_empty());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatherDims {
     /// The output's dimensions that are of the slice; increasing.
@@ -43,6 +57,27 @@ impl Tensor {
     ///
     /// # Errors
     /// Where the indices are not integers, or the dimensions do not fit the shapes or one another.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, GatherDims, Shape};
+    ///
+    /// // From a matrix, slices of one row and two columns that start at (row, column) pairs.
+    /// let shapes = [Shape::new(DType::S32, [3, 4]), Shape::new(DType::S32, [2, 2])];
+    /// let f = Function::trace("f", &shapes, |x| {
+    ///     let dims = GatherDims {
+    ///         offset_dims: vec![1],
+    ///         collapsed_slice_dims: vec![0],
+    ///         start_index_map: vec![0, 1],
+    ///         index_vector_dim: 1,
+    ///         ..GatherDims::default()
+    ///     };
+    ///     x[0].gather(&x[1], dims, &[1, 2])
+    /// })?;
+    /// let matrix = Array::new([3, 4], &[0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23])?;
+    /// let starts = Array::new([2, 2], &[0, 1, 2, 0])?;
+    /// assert_eq!(f.eval(&[matrix, starts])?, [Array::new([2, 2], &[1, 2, 20, 21])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn gather(&self, indices: &Tensor, dims: GatherDims, slice_sizes: &[usize]) -> Result<Tensor> {
         self.builder().push_one(Gather { dims, slice_sizes: slice_sizes.to_vec() }, &[self, indices])
     }
@@ -54,6 +89,17 @@ impl Tensor {
     ///
     /// # Errors
     /// Where there is no such axis or it is of size 0, or the indices are not integers.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let shapes = [Shape::new(DType::F32, [3, 2]), Shape::new(DType::S32, [2])];
+    /// let f = Function::trace("f", &shapes, |x| x[0].take(&x[1], 0))?;
+    /// let rows = Array::new([3, 2], &[0f32, 1.0, 10.0, 11.0, 20.0, 21.0])?;
+    /// let results = f.eval(&[rows, Array::new([2], &[2, 0])?])?;
+    /// assert_eq!(results, [Array::new([2, 2], &[20f32, 21.0, 0.0, 1.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn take(&self, indices: &Tensor, axis: isize) -> Result<Tensor> {
         let axis = self.shape().axis("take", "axis", axis)?;
         nonempty("take", self, axis)?;
@@ -79,6 +125,18 @@ impl Tensor {
     /// # Errors
     /// Where there is no such axis or it is of size 0, the indices are not integers, or their sizes differ from
     /// this tensor's in another dimension.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// // The indices of an argsort sort.
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [2, 3])], |x| {
+    ///     x[0].take_along_axis(&x[0].argsort(1)?, 1)
+    /// })?;
+    /// let results = f.eval(&[Array::new([2, 3], &[3f32, 1.0, 2.0, 4.0, 6.0, 5.0])?])?;
+    /// assert_eq!(results, [Array::new([2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn take_along_axis(&self, indices: &Tensor, axis: isize) -> Result<Tensor> {
         let axis = self.shape().axis("take_along_axis", "axis", axis)?;
         nonempty("take_along_axis", self, axis)?;

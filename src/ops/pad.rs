@@ -26,6 +26,16 @@ impl Tensor {
     /// # Errors
     /// Where there is not one number for each dimension, `value` is not a scalar of this tensor's dtype, more
     /// is cut off than there is, or a size passes `isize::MAX`.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// // One before, none after but one cut off, two in between.
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [3])], |x| x[0].pad(0, &[1], &[-1], &[2]))?;
+    /// let results = f.eval(&[Array::new([3], &[7, 8, 9])?])?;
+    /// assert_eq!(results, [Array::new([7], &[0, 7, 0, 0, 8, 0, 0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn pad(&self, value: impl Operand, low: &[isize], high: &[isize], interior: &[usize]) -> Result<Tensor> {
         let value = value.tensor(self)?;
         let op = Pad { low: low.to_vec(), high: high.to_vec(), interior: interior.to_vec() };

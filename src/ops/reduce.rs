@@ -54,12 +54,24 @@ impl Kind {
 }
 
 macro_rules! reduce_methods {
-    ($($(#[$doc:meta])* $method:ident => $kind:ident;)*) => {
+    ($($(#[$doc:meta])* $method:ident => $kind:ident, $dtype:ident: $from:tt => $to:tt;)*) => {
         impl Tensor {
             $($(#[$doc])*
             ///
             /// # Errors
             /// Where a dimension is out of range or named twice, or the operator does not take this dtype.
+            ///
+            /// ```
+            /// use xlann::{Array, DType, Function, Shape};
+            ///
+            #[doc = concat!("let shape = Shape::new(DType::", stringify!($dtype), ", [2, 3]);")]
+            #[doc = concat!(
+                "let f = Function::trace(\"f\", &[shape], |x| x[0].", stringify!($method), "(&[1]))?;"
+            )]
+            #[doc = concat!("let rows = Array::new([2, 3], &", stringify!($from), ")?;")]
+            #[doc = concat!("assert_eq!(f.eval(&[rows])?, [Array::new([2], &", stringify!($to), ")?]);")]
+            /// # Ok::<(), xlann::Error>(())
+            /// ```
             pub fn $method(&self, dimensions: &[isize]) -> Result<Tensor> {
                 let dimensions = self.shape().axes(stringify!($method), "dimensions", dimensions)?;
                 self.builder().push_one(Reduce { kind: Kind::$kind, dimensions }, &[self])
@@ -68,25 +80,26 @@ macro_rules! reduce_methods {
     };
 }
 
+// Of each method, the elements of a matrix of 2 rows and what they give, for the example in its documentation.
 reduce_methods! {
     /// The sum of numbers over `dimensions` (negative: from the end); 0 where there are none.
     ///
     /// XLA adds in any order, and f16 and bf16 as the target likes: rounded after each addition or once. The
     /// interpreter adds in f64 and rounds once. Integers wrap.
-    reduce_sum => Sum;
+    reduce_sum => Sum, F32: [1f32, 2.0, 3.0, 4.0, 5.0, 6.0] => [6f32, 15.0];
     /// The product of numbers over `dimensions` (negative: from the end); 1 where there are none. Of its
     /// rounding, see [`reduce_sum`](Tensor::reduce_sum).
-    reduce_prod => Prod;
+    reduce_prod => Prod, F32: [1f32, 2.0, 3.0, 4.0, 5.0, 6.0] => [6f32, 120.0];
     /// The greatest element over `dimensions` (negative: from the end), NaN where one is; -∞, the least
     /// integer or false where there are none.
-    reduce_max => Max;
+    reduce_max => Max, F32: [1f32, 2.0, 3.0, 4.0, 5.0, 6.0] => [3f32, 6.0];
     /// The least element over `dimensions` (negative: from the end), NaN where one is; ∞, the greatest
     /// integer or true where there are none.
-    reduce_min => Min;
+    reduce_min => Min, F32: [1f32, 2.0, 3.0, 4.0, 5.0, 6.0] => [1f32, 4.0];
     /// Whether all preds over `dimensions` (negative: from the end) are true; so they are where there are none.
-    reduce_all => And;
+    reduce_all => And, Pred: [true, true, false, true, true, true] => [false, true];
     /// Whether any pred over `dimensions` (negative: from the end) is true.
-    reduce_any => Or;
+    reduce_any => Or, Pred: [false, true, false, false, false, false] => [true, false];
 }
 
 impl Tensor {
@@ -94,6 +107,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where a dimension is out of range or named twice, or the dtype is not a float's.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [2, 3])], |x| x[0].mean(&[-1]))?;
+    /// let rows = Array::new([2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    /// assert_eq!(f.eval(&[rows])?, [Array::new([2], &[2f32, 5.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn mean(&self, dimensions: &[isize]) -> Result<Tensor> {
         let axes = self.shape().axes("mean", "dimensions", dimensions)?;
         if !self.dtype().is_float() {

@@ -30,6 +30,23 @@ impl Builder {
     /// # Errors
     /// Where there is no operand, their sizes differ, a dimension is out of range or named twice, or the inits
     /// or the reducer do not fit.
+    ///
+    /// ```
+    /// use xlann::{Array, Builder, DType, Function, Shape};
+    ///
+    /// // The sum and the sum of squares at once: of each element, its value and its square are added up.
+    /// let scalar = Shape::scalar(DType::F32);
+    /// let add = Function::trace("add", &vec![scalar; 4], |x| Ok([(&x[0] + &x[2])?, (&x[1] + &x[3])?]))?;
+    ///
+    /// let builder = Builder::new("moments");
+    /// let x = builder.parameter("x", Shape::new(DType::F32, [2, 3]))?;
+    /// let (squares, zero) = ((&x * &x)?, builder.scalar(0f32)?);
+    /// let moments = builder.reduce(&[&x, &squares], &[&zero, &zero], &[1], add)?;
+    /// let function = builder.finish(moments)?;
+    /// let results = function.eval(&[Array::new([2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])?])?;
+    /// assert_eq!(results, [Array::new([2], &[6f32, 15.0])?, Array::new([2], &[14f32, 77.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn reduce(
         &self,
         operands: &[&Tensor],
@@ -56,6 +73,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where there is no such axis, or its size is 0 or does not fit an s32.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [2, 3])], |x| x[0].argmax(1))?;
+    /// let results = f.eval(&[Array::new([2, 3], &[1f32, 2.0, 3.0, 9.0, 5.0, 6.0])?])?;
+    /// assert_eq!(results, [Array::new([2], &[2, 0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn argmax(&self, axis: isize) -> Result<Tensor> {
         self.index_of("argmax", Kind::Max, axis, |lhs, rhs| lhs.greater(rhs))
     }
@@ -65,6 +91,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where there is no such axis, or its size is 0 or does not fit an s32.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [2, 3])], |x| x[0].argmin(1))?;
+    /// let results = f.eval(&[Array::new([2, 3], &[1f32, 2.0, 3.0, 9.0, 5.0, 6.0])?])?;
+    /// assert_eq!(results, [Array::new([2], &[0, 1])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn argmin(&self, axis: isize) -> Result<Tensor> {
         self.index_of("argmin", Kind::Min, axis, |lhs, rhs| lhs.less(rhs))
     }

@@ -31,6 +31,20 @@ impl Tensor {
     /// # Errors
     /// Where an entry is missing, a window or stride is 0, a window is larger than the padded operand, or init
     /// or reducer do not fit this tensor's dtype.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let scalar = Shape::scalar(DType::F32);
+    /// let max = Function::trace("max", &[scalar.clone(), scalar], |x| x[0].maximum(&x[1]))?;
+    /// // The greatest of each two neighbours, every second of them.
+    /// let f = Function::trace("pool", &[Shape::new(DType::F32, [6])], |x| {
+    ///     x[0].reduce_window(f32::NEG_INFINITY, &[2], &[2], &[(0, 0)], max)
+    /// })?;
+    /// let results = f.eval(&[Array::new([6], &[1f32, 4.0, 2.0, 0.0, 5.0, 6.0])?])?;
+    /// assert_eq!(results, [Array::new([3], &[4f32, 2.0, 6.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn reduce_window(
         &self,
         init: impl crate::Operand,

@@ -17,6 +17,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where the number of elements differs.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [2, 3])], |x| x[0].reshape(&[3, 2]))?;
+    /// let results = f.eval(&[Array::new([2, 3], &[1, 2, 3, 4, 5, 6])?])?;
+    /// assert_eq!(results[0].to_string(), "s32[3,2] [[1, 2], [3, 4], [5, 6]]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn reshape(&self, dims: &[usize]) -> Result<Tensor> {
         if self.dims() == dims {
             return Ok(self.clone());
@@ -29,6 +38,17 @@ impl Tensor {
     ///
     /// # Errors
     /// Where the result has no such dimension.
+    ///
+    /// ```
+    /// use xlann::{DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [3])], |x| {
+    ///     Ok([x[0].expand_dims(0)?, x[0].expand_dims(-1)?])
+    /// })?;
+    /// assert_eq!(f.result_shapes()[0].dims(), [1, 3]);
+    /// assert_eq!(f.result_shapes()[1].dims(), [3, 1]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn expand_dims(&self, axis: isize) -> Result<Tensor> {
         let mut dims = self.dims().to_vec();
         dims.push(1);
@@ -42,6 +62,14 @@ impl Tensor {
     ///
     /// # Errors
     /// Where one is not a dimension, is named twice, or is not of size 1.
+    ///
+    /// ```
+    /// use xlann::{DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [1, 3, 1])], |x| x[0].squeeze(&[0, -1]))?;
+    /// assert_eq!(f.result_shapes()[0].dims(), [3]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn squeeze(&self, axes: &[isize]) -> Result<Tensor> {
         let axes = self.shape().axes("squeeze", "axes", axes)?;
         if let Some(&axis) = axes.iter().find(|&&axis| self.dims()[axis] != 1) {

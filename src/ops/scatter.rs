@@ -12,6 +12,19 @@ use crate::{Array, DType, Error, Result, Shape};
 ///
 /// The dimensions of the indices other than `index_vector_dim` are the batch dimensions: the updates have them,
 /// in order, and at `update_window_dims` those of the windows that are neither inserted nor batching.
+///
+/// ```
+/// use xlann::ScatterDims;
+///
+/// // Elements of a vector at single indices.
+/// let elements = ScatterDims {
+///     inserted_window_dims: vec![0],
+///     scatter_dims_to_operand_dims: vec![0],
+///     index_vector_dim: 1,
+///     ..ScatterDims::default()
+/// };
+/// assert!(elements.update_window_dims.is_empty());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScatterDims {
     /// The updates' dimensions that are of the window; increasing.
@@ -30,6 +43,19 @@ pub struct ScatterDims {
 }
 
 /// How an update is combined with what the operand has in its place.
+///
+/// ```
+/// use xlann::{Array, DType, Function, ScatterKind, Shape};
+///
+/// let shapes = [Shape::new(DType::F32, [3]), Shape::new(DType::S32, [2]), Shape::new(DType::F32, [2])];
+/// let f = Function::trace("f", &shapes, |x| {
+///     x[0].scatter_along_axis(&x[1], &x[2], 0, ScatterKind::Max)
+/// })?;
+/// let [operand, indices] = [Array::new([3], &[5f32; 3])?, Array::new([2], &[0, 2])?];
+/// let results = f.eval(&[operand, indices, Array::new([2], &[1f32, 9.0])?])?;
+/// assert_eq!(results, [Array::new([3], &[5f32, 5.0, 9.0])?]);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScatterKind {
     /// The update takes its place.
@@ -71,6 +97,26 @@ impl Tensor {
     /// Where the indices are not integers, the updates are of another dtype, the kind does not take it, the
     /// dimensions do not fit the shapes or one another, or the indices place nothing: a scalar has no place to
     /// scatter to.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, ScatterDims, ScatterKind, Shape};
+    ///
+    /// // A histogram: each update is added to the element that its index names.
+    /// let shapes = [Shape::new(DType::F32, [4]), Shape::new(DType::S32, [3]), Shape::new(DType::F32, [3])];
+    /// let f = Function::trace("f", &shapes, |x| {
+    ///     let dims = ScatterDims {
+    ///         inserted_window_dims: vec![0],
+    ///         scatter_dims_to_operand_dims: vec![0],
+    ///         index_vector_dim: 1,
+    ///         ..ScatterDims::default()
+    ///     };
+    ///     x[0].scatter(&x[1], &x[2], ScatterKind::Add, dims)
+    /// })?;
+    /// let [zeros, indices] = [Array::new([4], &[0f32; 4])?, Array::new([3], &[1, 1, 3])?];
+    /// let results = f.eval(&[zeros, indices, Array::new([3], &[1f32, 2.0, 4.0])?])?;
+    /// assert_eq!(results, [Array::new([4], &[0f32, 3.0, 0.0, 4.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn scatter(
         &self,
         indices: &Tensor,
@@ -91,6 +137,20 @@ impl Tensor {
     /// # Errors
     /// Where there is no such axis, the indices are not integers, their sizes differ from this tensor's in
     /// another dimension, or the updates are not of the indices' sizes and this tensor's dtype.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, ScatterKind, Shape};
+    ///
+    /// let rows = Shape::new(DType::F32, [2, 3]);
+    /// let shapes = [rows, Shape::new(DType::S32, [2, 1]), Shape::new(DType::F32, [2, 1])];
+    /// let f = Function::trace("f", &shapes, |x| {
+    ///     x[0].scatter_along_axis(&x[1], &x[2], 1, ScatterKind::Set)
+    /// })?;
+    /// let [zeros, indices] = [Array::new([2, 3], &[0f32; 6])?, Array::new([2, 1], &[2, 0])?];
+    /// let results = f.eval(&[zeros, indices, Array::new([2, 1], &[1f32, 2.0])?])?;
+    /// assert_eq!(results, [Array::new([2, 3], &[0f32, 0.0, 1.0, 2.0, 0.0, 0.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn scatter_along_axis(
         &self,
         indices: &Tensor,

@@ -21,6 +21,17 @@ impl Tensor {
     ///
     /// # Errors
     /// Where this tensor is not a pred, or the others differ in dtype or do not broadcast.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("relu", &[Shape::new(DType::F32, [3])], |x| {
+    ///     x[0].greater(0)?.select(&x[0], 0)
+    /// })?;
+    /// let results = f.eval(&[Array::new([3], &[-1f32, 2.0, -3.0])?])?;
+    /// assert_eq!(results, [Array::new([3], &[0f32, 2.0, 0.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn select(&self, on_true: impl Operand, on_false: impl Operand) -> Result<Tensor> {
         let on_true = on_true.tensor(self)?;
         let on_false = on_false.tensor(&on_true)?;
@@ -36,6 +47,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where the bounds are of another dtype or shape, or this tensor is a pred.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [3])], |x| x[0].clamp(0, 1))?;
+    /// let results = f.eval(&[Array::new([3], &[-1f32, 0.5, 3.0])?])?;
+    /// assert_eq!(results, [Array::new([3], &[0f32, 0.5, 1.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn clamp(&self, min: impl Operand, max: impl Operand) -> Result<Tensor> {
         let (min, max) = (min.tensor(self)?, max.tensor(self)?);
         self.builder().push_one(Clamp, &[&min, self, &max])

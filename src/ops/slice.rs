@@ -21,6 +21,17 @@ impl Tensor {
     /// # Errors
     /// Where there is not one number for each dimension, a start is above its limit, a limit is above the
     /// dimension's size, or a stride is 0.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [2, 5])], |x| {
+    ///     x[0].slice(&[1, 0], &[2, 5], &[1, 2])
+    /// })?;
+    /// let results = f.eval(&[Array::new([2, 5], &[0, 1, 2, 3, 4, 10, 11, 12, 13, 14])?])?;
+    /// assert_eq!(results, [Array::new([1, 3], &[10, 12, 14])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn slice(&self, start: &[usize], limit: &[usize], stride: &[usize]) -> Result<Tensor> {
         let op = Slice { start: start.to_vec(), limit: limit.to_vec(), stride: stride.to_vec() };
         self.builder().push_one(op, &[self])
@@ -30,6 +41,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Those of [`slice`](Tensor::slice), and where there is no such dimension.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [2, 3])], |x| x[0].slice_in_dim(1, 3, 1, -1))?;
+    /// let results = f.eval(&[Array::new([2, 3], &[0, 1, 2, 10, 11, 12])?])?;
+    /// assert_eq!(results, [Array::new([2, 2], &[1, 2, 11, 12])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn slice_in_dim(&self, start: usize, limit: usize, stride: usize, axis: isize) -> Result<Tensor> {
         let axis = self.shape().axis("slice_in_dim", "axis", axis)?;
         let rank = self.rank();

@@ -27,6 +27,26 @@ impl Builder {
     ///
     /// # Errors
     /// Where there is no operand, their sizes differ, they have no such axis, or the comparator does not fit.
+    ///
+    /// ```
+    /// use xlann::{Array, Builder, DType, Function, Shape};
+    ///
+    /// // Names by descending score: the scores decide, the names move along.
+    /// let (f32, s32) = (Shape::scalar(DType::F32), Shape::scalar(DType::S32));
+    /// let descending = Function::trace("descending", &[f32.clone(), f32, s32.clone(), s32], |x| {
+    ///     let [left, right] = [&x[0], &x[1]];
+    ///     left.greater(right)
+    /// })?;
+    ///
+    /// let builder = Builder::new("ranking");
+    /// let scores = builder.parameter("scores", Shape::new(DType::F32, [3]))?;
+    /// let names = builder.parameter("names", Shape::new(DType::S32, [3]))?;
+    /// let sorted = builder.sort_by(&[&scores, &names], 0, true, descending)?;
+    /// let ranking = builder.finish(sorted)?;
+    /// let results = ranking.eval(&[Array::new([3], &[0.5f32, 2.0, 1.0])?, Array::new([3], &[7, 8, 9])?])?;
+    /// assert_eq!(results, [Array::new([3], &[2f32, 1.0, 0.5])?, Array::new([3], &[8, 9, 7])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn sort_by(
         &self,
         operands: &[&Tensor],
@@ -48,6 +68,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where there is no such axis.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [4])], |x| x[0].sort(0))?;
+    /// let results = f.eval(&[Array::new([4], &[3f32, f32::NAN, -1.0, 2.0])?])?;
+    /// assert_eq!(results[0].to_string(), "f32[4] [-1, 2, 3, NaN]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn sort(&self, axis: isize) -> Result<Tensor> {
         let comparator = ascending(&[self.dtype()])?;
         Ok(self.builder().sort_by(&[self], axis, true, comparator)?.remove(0))
@@ -58,6 +87,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where there is no such axis, or its size does not fit an s32.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [4])], |x| x[0].argsort(0))?;
+    /// let results = f.eval(&[Array::new([4], &[3f32, f32::NAN, -1.0, 2.0])?])?;
+    /// assert_eq!(results, [Array::new([4], &[2, 3, 0, 1])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn argsort(&self, axis: isize) -> Result<Tensor> {
         let dimension = self.shape().axis("argsort", "axis", axis)?;
         if i32::try_from(self.dims()[dimension]).is_err() {

@@ -20,6 +20,15 @@ impl Tensor {
     /// # Errors
     /// Where the operand is a scalar or of pred, or `k` is greater than the size of its last dimension, or that
     /// does not fit an s32.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [4])], |x| x[0].top_k(2))?;
+    /// let results = f.eval(&[Array::new([4], &[3f32, 9.0, 7.0, 9.0])?])?;
+    /// assert_eq!(results, [Array::new([2], &[9f32, 9.0])?, Array::new([2], &[1, 3])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn top_k(&self, k: usize) -> Result<(Tensor, Tensor)> {
         let mut outputs = self.builder().push(TopK { k }, &[self])?;
         let indices = outputs.remove(1);

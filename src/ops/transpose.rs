@@ -25,6 +25,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where `permutation` does not name each dimension once.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [2, 3])], |x| x[0].transpose(&[1, 0]))?;
+    /// let results = f.eval(&[Array::new([2, 3], &[1, 2, 3, 4, 5, 6])?])?;
+    /// assert_eq!(results[0].to_string(), "s32[3,2] [[1, 4], [2, 5], [3, 6]]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn transpose(&self, permutation: &[isize]) -> Result<Tensor> {
         let permutation = permutation
             .iter()
@@ -37,6 +46,14 @@ impl Tensor {
     ///
     /// # Errors
     /// Where it has no such dimensions.
+    ///
+    /// ```
+    /// use xlann::{DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [2, 3, 4])], |x| x[0].swap_axes(0, -1))?;
+    /// assert_eq!(f.result_shapes()[0].dims(), [4, 3, 2]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn swap_axes(&self, a: isize, b: isize) -> Result<Tensor> {
         let a = self.shape().axis("swap_axes", "a", a)?;
         let b = self.shape().axis("swap_axes", "b", b)?;
@@ -50,6 +67,14 @@ impl Tensor {
     ///
     /// # Errors
     /// Where it has no such dimensions.
+    ///
+    /// ```
+    /// use xlann::{DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [2, 3, 4])], |x| x[0].move_axis(0, -1))?;
+    /// assert_eq!(f.result_shapes()[0].dims(), [3, 4, 2]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn move_axis(&self, source: isize, destination: isize) -> Result<Tensor> {
         let source = self.shape().axis("move_axis", "source", source)?;
         let destination = self.shape().axis("move_axis", "destination", destination)?;
@@ -62,6 +87,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Where one is not a dimension, or is named twice.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::S32, [2, 3])], |x| x[0].reverse(&[1]))?;
+    /// let results = f.eval(&[Array::new([2, 3], &[1, 2, 3, 4, 5, 6])?])?;
+    /// assert_eq!(results, [Array::new([2, 3], &[3, 2, 1, 6, 5, 4])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn reverse(&self, dimensions: &[isize]) -> Result<Tensor> {
         let dimensions = self.shape().axes("reverse", "dimensions", dimensions)?;
         self.builder().push_one(Reverse { dimensions }, &[self])

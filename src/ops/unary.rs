@@ -160,12 +160,24 @@ impl Operator for Unary {
 }
 
 macro_rules! unary_methods {
-    ($($(#[$doc:meta])* $method:ident => $operator:ident;)*) => {
+    ($($(#[$doc:meta])* $method:ident => $operator:ident: $from:tt => $to:tt;)*) => {
         impl Tensor {
             $($(#[$doc])*
             ///
             /// # Errors
             /// Where the operator does not take this dtype.
+            ///
+            /// ```
+            /// use xlann::{Array, DType, Function, Shape};
+            ///
+            /// let shape = Shape::new(DType::F32, [2]);
+            #[doc = concat!(
+                "let f = Function::trace(\"f\", &[shape], |x| x[0].", stringify!($method), "())?;"
+            )]
+            #[doc = concat!("let results = f.eval(&[Array::new([2], &", stringify!($from), ")?])?;")]
+            #[doc = concat!("assert_eq!(results, [Array::new([2], &", stringify!($to), ")?]);")]
+            /// # Ok::<(), xlann::Error>(())
+            /// ```
             pub fn $method(&self) -> Result<Tensor> {
                 self.builder().push_one(Unary::$operator, &[self])
             })*
@@ -173,47 +185,48 @@ macro_rules! unary_methods {
     };
 }
 
+// Of each method, an operand and what it gives, for the example in its documentation.
 unary_methods! {
     /// The absolute value of floats and signed integers; the smallest integer is its own.
-    abs => Abs;
+    abs => Abs: [-1.5f32, 2.0] => [1.5f32, 2.0];
     /// The cube root of floats.
-    cbrt => Cbrt;
+    cbrt => Cbrt: [8f32, -27.0] => [2f32, -3.0];
     /// Floats rounded up to integers.
-    ceil => Ceil;
+    ceil => Ceil: [1.2f32, -1.2] => [2f32, -1.0];
     /// The cosine of floats, in radians.
-    cos => Cos;
+    cos => Cos: [0f32, 1.0] => [1f32, 0.5403023];
     /// The error function of floats.
-    erf => Erf;
+    erf => Erf: [0f32, 1.0] => [0f32, 0.8427008];
     /// e to the power of floats.
-    exp => Exp;
+    exp => Exp: [0f32, 1.0] => [1f32, 2.7182817];
     /// `exp(x) - 1` of floats, exact near 0.
-    expm1 => Expm1;
+    expm1 => Expm1: [0f32, 1e-10] => [0f32, 1e-10];
     /// Floats rounded down to integers.
-    floor => Floor;
+    floor => Floor: [1.2f32, -1.2] => [1f32, -2.0];
     /// Whether floats are neither infinite nor NaN; a pred.
-    is_finite => IsFinite;
+    is_finite => IsFinite: [1f32, f32::INFINITY] => [true, false];
     /// The natural logarithm of floats.
-    log => Log;
+    log => Log: [1f32, 10.0] => [0f32, 2.3025851];
     /// `log(1 + x)` of floats, exact near 0.
-    log1p => Log1p;
+    log1p => Log1p: [0f32, 1e-10] => [0f32, 1e-10];
     /// `1 / (1 + exp(-x))` of floats.
-    logistic => Logistic;
+    logistic => Logistic: [0f32, 1.0] => [0.5f32, 0.7310586];
     /// Floats rounded to the nearest integer, halves away from 0, as [`f64::round`].
-    round => Round;
+    round => Round: [2.5f32, -2.5] => [3f32, -3.0];
     /// Floats rounded to the nearest integer, halves to the even one.
-    round_ties_even => RoundTiesEven;
+    round_ties_even => RoundTiesEven: [2.5f32, -2.5] => [2f32, -2.0];
     /// `1 / sqrt(x)` of floats.
-    rsqrt => Rsqrt;
+    rsqrt => Rsqrt: [4f32, 0.25] => [0.5f32, 2.0];
     /// -1, 0 or 1 by the sign of floats and signed integers; zeros and NaNs stay themselves.
-    sign => Sign;
+    sign => Sign: [-3f32, 0.0] => [-1f32, 0.0];
     /// The sine of floats, in radians.
-    sin => Sin;
+    sin => Sin: [0f32, 1.0] => [0f32, 0.84147096];
     /// The square root of floats.
-    sqrt => Sqrt;
+    sqrt => Sqrt: [4f32, 9.0] => [2f32, 3.0];
     /// The tangent of floats, in radians.
-    tan => Tan;
+    tan => Tan: [0f32, 1.0] => [0f32, 1.5574077];
     /// The hyperbolic tangent of floats.
-    tanh => Tanh;
+    tanh => Tanh: [0f32, 1.0] => [0f32, 0.7615942];
 }
 
 impl Neg for &Tensor {

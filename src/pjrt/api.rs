@@ -170,6 +170,11 @@ pub(super) unsafe fn slice<'a, T>(start: *const T, count: usize) -> &'a [T] {
 }
 
 /// The value of an option, an attribute or a property.
+///
+/// ```
+/// use xlann::pjrt::Value;
+/// assert_eq!(Value::IntList(vec![1, 2]).to_string(), "[1, 2]");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Value {

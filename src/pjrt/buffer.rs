@@ -12,6 +12,23 @@ use crate::{Array, Error, PjrtCode, Result, Shape};
 /// A tensor in a device's memory, freed when it is dropped.
 ///
 /// It may still be being computed: an error of the program that computes it shows when it is read.
+///
+/// ```
+/// use xlann::{Array, DType, Function, Session, Shape};
+///
+/// if let Ok(session) = Session::cpu() {
+///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+///     let double = session.compile(&f)?;
+///     let client = session.client();
+///     let x = client.buffer_from_array(&Array::new([3], &[1f32, 2.0, 3.0])?, &client.devices()[0])?;
+///     // Intermediate results stay on the device.
+///     let twice = double.run(&[&x])?;
+///     let four_times = double.run(&[&twice[0]])?;
+///     assert_eq!(four_times[0].to_array()?, Array::new([3], &[4f32, 8.0, 12.0])?);
+///     assert_eq!(four_times[0].shape(), x.shape());
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub struct Buffer {
     raw: *mut PJRT_Buffer,
     shape: Shape,
@@ -59,6 +76,19 @@ impl Buffer {
     ///
     /// # Errors
     /// Where `target` is not of the shape's number of bytes; else as [`to_array`](Buffer::to_array).
+    ///
+    /// ```
+    /// use xlann::{Array, Session};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let client = session.client();
+    ///     let buffer = client.buffer_from_array(&Array::scalar(7u8), &client.devices()[0])?;
+    ///     let mut bytes = [0];
+    ///     buffer.to_host(&mut bytes)?;
+    ///     assert_eq!(bytes, [7]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn to_host(&self, target: &mut [u8]) -> Result<()> {
         let expected = self.shape.byte_count();
         if target.len() != expected {
@@ -168,6 +198,19 @@ impl Buffer {
     ///
     /// # Errors
     /// Where the plugin refuses.
+    ///
+    /// ```
+    /// use xlann::{Array, Session};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let client = session.client();
+    ///     let buffer = client.buffer_from_array(&Array::scalar(7u8), &client.devices()[0])?;
+    ///     buffer.delete()?;
+    ///     assert!(buffer.is_deleted()?);
+    ///     assert!(buffer.to_array().is_err());
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn delete(&self) -> Result<()> {
         let mut args = PJRT_Buffer_Delete_Args { buffer: self.raw, ..PJRT_Buffer_Delete_Args::new() };
         // SAFETY: the buffer is alive: deletion frees its memory, not itself.

@@ -14,6 +14,18 @@ use crate::{Array, Error, PjrtCode, Result, Shape};
 
 /// A plugin's hold on the devices of this process. Copies of it are the same client, which lives until the last
 /// of them, and of the buffers and executables made with it, is dropped.
+///
+/// ```
+/// use xlann::pjrt::{Client, Plugin, Value};
+/// use xlann::target::cpu;
+///
+/// if let Ok(plugin) = Plugin::find(&cpu::TARGET.plugin) {
+///     let client = Client::new(plugin, &[("cpu_device_count", Value::Int(2))])?;
+///     println!("{} {}", client.platform_name(), client.platform_version());
+///     assert_eq!(client.devices().len(), 2);
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -34,6 +46,14 @@ unsafe impl Send for Inner {}
 unsafe impl Sync for Inner {}
 
 /// Bytes in host memory that a buffer may read in place.
+///
+/// ```
+/// use std::sync::Arc;
+/// use xlann::pjrt::HostMemory;
+///
+/// let memory: HostMemory = Arc::new(vec![0u8; 64]);
+/// assert_eq!((*memory).as_ref().len(), 64);
+/// ```
 pub type HostMemory = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 impl Client {
@@ -102,6 +122,27 @@ impl Client {
     ///
     /// # Errors
     /// Where the plugin does not compile the program, or it has other results than the signature says.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Session, Shape};
+    /// use xlann::pjrt::{CompileOptions, Program, Signature};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let program = Program::StableHlo(
+    ///         "func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {
+    ///            %y = stablehlo.add %x, %x : tensor<2xf32>
+    ///            return %y : tensor<2xf32>
+    ///          }",
+    ///     );
+    ///     let shape = Shape::new(DType::F32, [2]);
+    ///     let signature =
+    ///         Signature { name: "twice".into(), parameters: vec![shape.clone()], results: vec![shape] };
+    ///     let twice = session.client().compile(program, signature, &CompileOptions::default())?;
+    ///     let results = twice.run_arrays(&[Array::new([2], &[1f32, 2.0])?])?;
+    ///     assert_eq!(results, [Array::new([2], &[2f32, 4.0])?]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn compile(
         &self,
         program: Program<'_>,
@@ -140,6 +181,21 @@ impl Client {
     /// # Errors
     /// Where the plugin does not accept the bytes, as those of another build of it, or they have other results
     /// than the signature says. Plugins check little: only bytes from a place that is trusted should be loaded.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Session, Shape};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+    ///     let double = session.compile(&f)?;
+    ///     let bytes = double.compiled().serialize()?;
+    ///     // In another process, with the same plugin:
+    ///     let double = session.client().load(&bytes, double.signature().clone())?;
+    ///     let results = double.run_arrays(&[Array::new([3], &[1f32, 2.0, 3.0])?])?;
+    ///     assert_eq!(results, [Array::new([3], &[2f32, 4.0, 6.0])?]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn load(&self, serialized: &[u8], signature: Signature) -> Result<Executable> {
         let mut args = PJRT_Executable_DeserializeAndLoad_Args {
             client: self.inner.raw,
@@ -161,6 +217,18 @@ impl Client {
     ///
     /// # Errors
     /// Where the device is not this client's or has no room.
+    ///
+    /// ```
+    /// use xlann::{Array, Session};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let client = session.client();
+    ///     let array = Array::new([2], &[1f32, 2.0])?;
+    ///     let buffer = client.buffer_from_array(&array, &client.devices()[0])?;
+    ///     assert_eq!(buffer.to_array()?, array);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn buffer_from_array(&self, array: &Array, device: &Device) -> Result<Buffer> {
         let device = self.index(device)?;
         // SAFETY: an array's elements stay where they are and as they are while a clone of it lives.
@@ -176,6 +244,19 @@ impl Client {
     ///
     /// # Errors
     /// Where the number of bytes is not the shape's, or the device is not this client's or has no room.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Session, Shape};
+    /// use std::sync::Arc;
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let client = session.client();
+    ///     let memory = Arc::new(vec![1u8, 2, 3]);
+    ///     let buffer = client.buffer_from_host(Shape::new(DType::U8, [3]), memory, &client.devices()[0])?;
+    ///     assert_eq!(buffer.to_array()?, Array::new([3], &[1u8, 2, 3])?);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn buffer_from_host(&self, shape: Shape, memory: HostMemory, device: &Device) -> Result<Buffer> {
         let device = self.index(device)?;
         let bytes = (*memory).as_ref();
@@ -321,6 +402,17 @@ impl std::fmt::Debug for Client {
 }
 
 /// One device of a client.
+///
+/// ```
+/// use xlann::Session;
+///
+/// if let Ok(session) = Session::cpu() {
+///     for device in session.client().devices() {
+///         println!("{} {} {device:?}", device.id(), device.kind());
+///     }
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub struct Device {
     api: &'static Api,
     raw: *mut PJRT_Device,
@@ -422,6 +514,18 @@ impl std::fmt::Debug for Device {
 }
 
 /// How much of a device's memory is in use, in bytes; `None` where the plugin does not count it.
+///
+/// ```
+/// use xlann::Session;
+///
+/// if let Ok(session) = Session::cpu() {
+///     match session.client().devices()[0].memory_stats() {
+///         Ok(stats) => println!("{} bytes of {:?} are in use", stats.bytes_in_use, stats.bytes_limit),
+///         Err(error) => println!("not counted: {error}"),
+///     }
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStats {

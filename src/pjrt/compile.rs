@@ -10,6 +10,17 @@ use super::executable::{Loaded, Signature};
 use crate::Result;
 
 /// A program in one of the forms that plugins compile.
+///
+/// ```
+/// use xlann::{DType, Function, Shape, lower, target};
+/// use xlann::pjrt::Program;
+///
+/// let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+/// let lowered = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?;
+/// let bytes = lowered.module.to_bytes();
+/// let program = Program::Hlo(&bytes);
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Program<'a> {
     /// A serialized `HloModuleProto`.
@@ -19,6 +30,14 @@ pub enum Program<'a> {
 }
 
 /// On how many devices a program runs, and how it is compiled for them.
+///
+/// ```
+/// use xlann::pjrt::CompileOptions;
+///
+/// let mut options = CompileOptions::default();
+/// options.overrides.push(("xla_cpu_enable_fast_math", false));
+/// assert_eq!((options.num_replicas, options.num_partitions), (1, 1));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompileOptions {

@@ -6,6 +6,23 @@ use super::api::{Api, Value, dtype_of, read_named_values, slice, text};
 use crate::{Error, PjrtCode, Result, Shape};
 
 /// A compiled program, apart from the devices that it may be loaded on.
+///
+/// ```
+/// use xlann::{DType, Function, Session, Shape};
+///
+/// if let Ok(session) = Session::cpu() {
+///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+///     let double = session.compile(&f)?;
+///     let compiled = double.compiled();
+///     assert_eq!(compiled.result_shapes()?, f.result_shapes());
+///     println!("a run takes {} bytes beside its arguments and results", compiled.memory()?.temporaries);
+///     // Not every plugin tells.
+///     for (name, value) in compiled.cost_analysis().unwrap_or_default() {
+///         println!("{name}: {value}");
+///     }
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub struct Compiled {
     api: &'static Api,
     raw: *mut PJRT_Executable,
@@ -17,6 +34,17 @@ unsafe impl Send for Compiled {}
 unsafe impl Sync for Compiled {}
 
 /// A program as the compiler's passes left it.
+///
+/// ```
+/// use xlann::{DType, Function, Session, Shape};
+///
+/// if let Ok(session) = Session::cpu() {
+///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+///     let program = session.compile(&f)?.compiled().optimized_program()?;
+///     println!("{} bytes of {}", program.bytes.len(), program.format);
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptimizedProgram {
     /// What the bytes are: `hlo`, `hlo_with_config` (a serialized `HloModuleProtoWithConfig`) or `mlir`.
@@ -26,6 +54,17 @@ pub struct OptimizedProgram {
 }
 
 /// The memory that a run needs on a device, in bytes.
+///
+/// ```
+/// use xlann::{DType, Function, Session, Shape};
+///
+/// if let Ok(session) = Session::cpu() {
+///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+///     let memory = session.compile(&f)?.compiled().memory()?;
+///     assert_eq!((memory.arguments, memory.results), (12, 12));
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompiledMemory {

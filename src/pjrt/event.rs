@@ -9,6 +9,24 @@ use super::api::Api;
 use crate::Result;
 
 /// The end of an asynchronous operation, which may be an error.
+///
+/// ```
+/// use xlann::{Array, Session};
+/// use std::sync::mpsc;
+///
+/// if let Ok(session) = Session::cpu() {
+///     let client = session.client();
+///     let buffer = client.buffer_from_array(&Array::scalar(1f32), &client.devices()[0])?;
+///     let ready = buffer.ready()?;
+///     ready.wait()?;
+///     assert!(ready.is_ready()?);
+///
+///     let (sender, receiver) = mpsc::channel();
+///     buffer.ready()?.on_ready(move |outcome| sender.send(outcome).expect("it is waited for"))?;
+///     receiver.recv().expect("called once")?;
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub struct Event {
     api: &'static Api,
     raw: *mut PJRT_Event,

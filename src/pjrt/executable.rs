@@ -11,6 +11,19 @@ use super::compiled::Compiled;
 use crate::{Array, Error, PjrtCode, Result, Shape};
 
 /// What a program takes and gives.
+///
+/// ```
+/// use xlann::{DType, Shape};
+/// use xlann::pjrt::Signature;
+///
+/// let matrix = Shape::new(DType::F32, [2, 2]);
+/// let signature = Signature {
+///     name: "determinant".into(),
+///     parameters: vec![matrix.clone()],
+///     results: vec![matrix.with_dims([])],
+/// };
+/// assert_eq!(signature.results[0].to_string(), "f32[]");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signature {
     /// The program's name, for messages.
@@ -22,6 +35,19 @@ pub struct Signature {
 }
 
 /// A compiled program, loaded on a device. Copies of it are the same executable.
+///
+/// ```
+/// use xlann::{Array, DType, Function, Session, Shape};
+///
+/// if let Ok(session) = Session::cpu() {
+///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+///     let double = session.compile(&f)?;
+///     assert_eq!(double.signature().name, "double");
+///     let results = double.run_arrays(&[Array::new([3], &[1f32, 2.0, 3.0])?])?;
+///     assert_eq!(results, [Array::new([3], &[2f32, 4.0, 6.0])?]);
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Executable {
     // Declared before the client, so that it is destroyed before it.
@@ -166,6 +192,23 @@ impl Executable {
     /// Where arguments are too many or too few, of other shapes than the parameters, deleted, or another client's
     /// or device's; where the executable is one for several devices; and those of the plugin. On CPU, a run that
     /// needs more memory than the machine has left is refused as [`PjrtCode::ResourceExhausted`].
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Session, Shape};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("double", &[Shape::scalar(DType::F32)], |x| &x[0] * 2)?;
+    ///     let double = session.compile(&f)?;
+    ///     let client = session.client();
+    ///     let mut x = client.buffer_from_array(&Array::scalar(1f32), &client.devices()[0])?;
+    ///     for _ in 0..10 {
+    ///         // Runs follow one another on the device; nothing is waited for here.
+    ///         x = double.run(&[&x])?.remove(0);
+    ///     }
+    ///     assert_eq!(x.to_array()?, Array::scalar(1024f32));
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn run(&self, arguments: &[&Buffer]) -> Result<Vec<Buffer>> {
         let Loaded { signature, non_donatable, large, .. } = &*self.loaded;
         let device = self.device()?;
@@ -233,6 +276,16 @@ impl Executable {
     ///
     /// # Errors
     /// As [`run`](Executable::run).
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Session, Shape};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("double", &[Shape::scalar(DType::F32)], |x| &x[0] * 2)?;
+    ///     assert_eq!(session.compile(&f)?.run_arrays(&[Array::scalar(4f32)])?, [Array::scalar(8f32)]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn run_arrays(&self, arguments: &[Array]) -> Result<Vec<Array>> {
         let device = &self.client.devices()[self.device()?];
         let parameters = &self.loaded.signature.parameters;

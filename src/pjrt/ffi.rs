@@ -9,6 +9,14 @@ use crate::{Error, PjrtCode, Result};
 
 impl Plugin {
     /// Whether custom calls can be registered with the plugin.
+    ///
+    /// ```
+    /// use xlann::Session;
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     println!("custom calls: {}", session.client().plugin().has_ffi());
+    /// }
+    /// ```
     pub fn has_ffi(&self) -> bool {
         self.ffi().is_some()
     }
@@ -23,6 +31,18 @@ impl Plugin {
     /// # Safety
     /// `handler` must be a function `XLA_FFI_Error* (XLA_FFI_CallFrame*)` that keeps to the rules of XLA's FFI,
     /// answers the call for its metadata, may be called from any thread, and stays loaded for ever.
+    ///
+    /// ```no_run
+    /// use xlann::Session;
+    ///
+    /// # fn my_kernel() -> *mut std::ffi::c_void { std::ptr::null_mut() }
+    /// let plugin = Session::cpu()?.client().plugin();
+    /// // A handler that is linked into this program, written in C against XLA's FFI.
+    /// let handler: *mut std::ffi::c_void = my_kernel();
+    /// // SAFETY: it keeps to the rules of the FFI, and is a part of the program.
+    /// unsafe { plugin.register_handler("my_kernel", handler, "Host")? };
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub unsafe fn register_handler(&self, name: &str, handler: *mut c_void, platform: &str) -> Result<()> {
         const CALL: &str = "PJRT_FFI_Register_Handler";
         let Some(extension) = self.ffi() else {

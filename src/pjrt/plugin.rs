@@ -14,6 +14,28 @@ use super::search::{PluginSpec, search_order};
 use crate::{Error, Result};
 
 /// A loaded plugin. It is a handle: copies of it are the same plugin, which stays loaded until the process ends.
+///
+/// ```
+/// use xlann::Error;
+/// use xlann::pjrt::Plugin;
+/// use xlann::target::cpu;
+///
+/// match Plugin::find(&cpu::TARGET.plugin) {
+///     Ok(plugin) => {
+///         let (major, minor) = plugin.api_version();
+///         println!("{}, PJRT {major}.{minor}", plugin.path().display());
+///         for (name, value) in plugin.attributes()? {
+///             println!("{name}: {value}");
+///         }
+///         for (number, name) in plugin.extensions() {
+///             println!("extension {number}: {}", name.unwrap_or("unknown"));
+///         }
+///     }
+///     Err(Error::PluginNotFound { looked_at, advice, .. }) => println!("{looked_at:?}: {advice}"),
+///     Err(other) => return Err(other),
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Plugin {
     loaded: &'static Loaded,
@@ -41,6 +63,14 @@ impl Plugin {
     /// # Errors
     /// [`Error::Plugin`] where the file does not exist, is not a shared library, has no `GetPjrtApi`, is of
     /// another major version of the API or too old, lacks functions or refuses to start.
+    ///
+    /// ```
+    /// use xlann::Error;
+    /// use xlann::pjrt::Plugin;
+    ///
+    /// let refused = Plugin::load("no/such/plugin.so").unwrap_err();
+    /// assert!(matches!(refused, Error::Plugin { .. }));
+    /// ```
     pub fn load(path: impl AsRef<Path>) -> Result<Plugin> {
         let path = path.as_ref();
         let refused = |problem: String| Error::Plugin { path: path.to_owned(), problem };
@@ -89,6 +119,17 @@ impl Plugin {
     /// # Errors
     /// [`Error::PluginNotFound`] where there is none; [`Error::Plugin`] where the first that exists is of no
     /// use, or where the environment variable names a file that does not exist.
+    ///
+    /// ```
+    /// use xlann::pjrt::{Client, Plugin};
+    /// use xlann::target::cpu;
+    ///
+    /// if let Ok(plugin) = Plugin::find(&cpu::TARGET.plugin) {
+    ///     let client = Client::new(plugin, &[])?;
+    ///     println!("{:?}", client.devices());
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn find(spec: &PluginSpec) -> Result<Plugin> {
         let candidates = search_order(spec);
         match candidates.iter().find(|candidate| candidate.exists || candidate.required) {

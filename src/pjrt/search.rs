@@ -4,6 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Which plugin is looked for: data that a target gives.
+///
+/// ```
+/// use xlann::target::cpu;
+/// assert_eq!(cpu::TARGET.plugin.environment_variable(), "XLANN_CPU_PLUGIN");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct PluginSpec {
     /// The target's name in lower case, such as `cpu`.
@@ -25,6 +30,15 @@ impl PluginSpec {
 }
 
 /// A place where a plugin may be.
+///
+/// ```
+/// use xlann::{pjrt, target};
+///
+/// for candidate in pjrt::search_order(&target::cpu::TARGET.plugin) {
+///     let found = if candidate.exists { "found" } else { "not there" };
+///     println!("{}: {} {found}", candidate.place, candidate.path.display());
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// What makes it a candidate, such as `$XLANN_CPU_PLUGIN` or `cache`.
@@ -44,12 +58,27 @@ pub struct Candidate {
 /// 3. the Python packages of the active environment, which is `$VIRTUAL_ENV` or else `$CONDA_PREFIX`, as
 ///    `lib/python3*/site-packages/<member>`;
 /// 4. the directories of `$LD_LIBRARY_PATH`, as `<file>`.
+///
+/// ```
+/// use xlann::{pjrt, target};
+///
+/// let candidates = pjrt::search_order(&target::cpu::TARGET.plugin);
+/// let first = candidates.iter().find(|candidate| candidate.exists || candidate.required);
+/// println!("the plugin that is loaded: {first:?}");
+/// # Ok::<(), xlann::Error>(())
+/// ```
 pub fn search_order(spec: &PluginSpec) -> Vec<Candidate> {
     candidates(spec, &|name| std::env::var_os(name))
 }
 
 /// Where this crate keeps what it has fetched: `$XLANN_CACHE`, else `$XDG_CACHE_HOME/xlann`, else
 /// `$HOME/.cache/xlann`; `None` where none of the three is set.
+///
+/// ```
+/// if let Some(cache) = xlann::pjrt::cache_directory() {
+///     println!("plugins are kept in {}", cache.join("plugins").display());
+/// }
+/// ```
 pub fn cache_directory() -> Option<PathBuf> {
     cache_directory_in(&|name| std::env::var_os(name))
 }

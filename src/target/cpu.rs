@@ -7,6 +7,11 @@ use crate::pjrt::PluginSpec;
 use crate::target::Target;
 
 /// This machine's CPU, as the plugin's default number of devices, each of which uses all processors.
+///
+/// ```
+/// use xlann::target::cpu;
+/// assert_eq!(cpu::TARGET.name(), "cpu");
+/// ```
 pub const TARGET: Target = Target {
     plugin: PluginSpec {
         name: "cpu",

@@ -13,6 +13,16 @@ use crate::pjrt::{Client, CompileOptions, Executable, Plugin, PluginSpec, Progra
 use crate::{Error, Result};
 
 /// A kind of device, and how it is reached.
+///
+/// ```
+/// use xlann::target::Target;
+///
+/// let target = Target::named("cpu")?;
+/// assert_eq!(target.plugin.name, "cpu");
+/// println!("plugins come in {}", target.wheels[0]);
+/// assert!(Target::named("abacus").is_err());
+/// # Ok::<(), xlann::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// The plugins that drive it, by the name of the target.
@@ -28,6 +38,12 @@ pub struct Target {
 }
 
 /// Every target, by name.
+///
+/// ```
+/// for target in xlann::target::TARGETS {
+///     println!("{}", target.name());
+/// }
+/// ```
 pub const TARGETS: [&Target; 1] = [&cpu::TARGET];
 
 impl Target {
@@ -51,6 +67,13 @@ impl Target {
     ///
     /// # Errors
     /// Where no package can be fetched, none is for this machine, or the cache cannot be written.
+    ///
+    /// ```no_run
+    /// use xlann::target::cpu;
+    ///
+    /// println!("{}", cpu::TARGET.install()?);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn install(&self) -> Result<Installed> {
         let members = self.plugin.members.iter().copied();
         data::install_plugin(self.name(), self.wheels.iter().copied().zip(members))
@@ -60,6 +83,15 @@ impl Target {
     ///
     /// # Errors
     /// Where no plugin is found, or it cannot be loaded or finds no device.
+    ///
+    /// ```
+    /// use xlann::target::Target;
+    ///
+    /// if let Ok(session) = Target::named("cpu")?.session() {
+    ///     println!("{:?}", session.client());
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn session(&self) -> Result<Session> {
         let client = Client::new(Plugin::find(&self.plugin)?, self.client_options)?;
         Ok(Session { client, target: *self })
@@ -92,6 +124,15 @@ impl Session {
     ///
     /// # Errors
     /// Where no CPU plugin is found or it cannot be loaded; `xlann plugin install cpu` fetches one.
+    ///
+    /// ```
+    /// use xlann::Session;
+    ///
+    /// match Session::cpu() {
+    ///     Ok(session) => println!("{}", session.client().plugin().path().display()),
+    ///     Err(problem) => println!("{problem}"),
+    /// }
+    /// ```
     pub fn cpu() -> Result<Session> {
         cpu::TARGET.session()
     }
@@ -112,6 +153,19 @@ impl Session {
     ///
     /// # Errors
     /// Where an operator has no form on the target, or the plugin does not compile the program.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Session, Shape};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("norm", &[Shape::new(DType::F32, [2])], |x| {
+    ///         (&x[0] * &x[0])?.reduce_sum(&[0])?.sqrt()
+    ///     })?;
+    ///     let norm = session.compile(&f)?;
+    ///     assert_eq!(norm.run_arrays(&[Array::new([2], &[3f32, 4.0])?])?, [Array::scalar(5f32)]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn compile(&self, function: &Function) -> Result<Executable> {
         Ok(self.compile_with(function, &lower::Options::default())?.0)
     }
@@ -120,6 +174,19 @@ impl Session {
     ///
     /// # Errors
     /// As [`compile`](Session::compile), and where a form that was asked for is not the target's.
+    ///
+    /// ```
+    /// use xlann::{ApproxTopKOptions, DType, Function, Session, Shape, lower};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("best", &[Shape::new(DType::F32, [128, 1000])], |x| {
+    ///         x[0].approx_max_k(10, &ApproxTopKOptions::default())
+    ///     })?;
+    ///     let (best, choices) = session.compile_with(&f, &lower::Options::default())?;
+    ///     println!("{}: {}", best.signature().name, choices[0]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn compile_with(
         &self,
         function: &Function,
