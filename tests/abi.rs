@@ -10,8 +10,23 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use xlann::data::Wheel;
-use xlann::data::wheel::{LIBCLANG, XLA_CPU_PJRT};
 use xlann::pjrt::abi;
+
+/// The official header of the PJRT C API, 0.81: `xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h`.
+const XLA_CPU_PJRT: Wheel = Wheel {
+    package: "xla-cpu-pjrt",
+    version: "0.0.1",
+    platform: "manylinux_2_27_x86_64",
+    sha256: "55837b6b7b47daa717f2d9a5a03563ea0ceaa338d06a81a1e2d3f060d960decc",
+};
+
+/// Clang as a library, for bindgen: `libclang-18.1.1.data/platlib/clang/native/libclang.so`.
+const LIBCLANG: Wheel = Wheel {
+    package: "libclang",
+    version: "18.1.1",
+    platform: "manylinux2010_x86_64",
+    sha256: "c533091d8a3bbf7460a00cb6c1a71da93bffe148f172c7d03b1c31fbf8aa2a0b",
+};
 
 /// A file out of a wheel, in the cache.
 fn fetch(wheel: &Wheel, member: &str) -> PathBuf {

@@ -49,11 +49,7 @@ impl SearchArguments {
     }
 
     pub fn options(&self) -> SearchOptions {
-        SearchOptions {
-            recall_target: self.recall_target,
-            form: self.lowering,
-            ..SearchOptions::new(self.k)
-        }
+        SearchOptions { recall_target: self.recall_target, form: self.lowering, ..SearchOptions::new(self.k) }
     }
 }
 

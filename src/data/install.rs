@@ -92,12 +92,11 @@ fn install(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::wheel::{FASTATOMSTRUCT_XLA_CPU, LAMMPS_JAX_PJRT_CPU};
-
-    const CPU: [Source; 2] = [
-        (LAMMPS_JAX_PJRT_CPU, "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"),
-        (FASTATOMSTRUCT_XLA_CPU, "fastatomstruct_xla_cpu/libpjrt_cpu.so"),
-    ];
+    /// The CPU's sources; what is asserted below names them.
+    fn cpu() -> Vec<Source> {
+        let target = crate::target::cpu::TARGET;
+        target.wheels.iter().copied().zip(target.plugin.members.iter().copied()).collect()
+    }
 
     fn fetch_failing_on(package: &'static str) -> impl Fn(&Source, &Path) -> Result<Fetched> {
         move |(wheel, _), path| {
@@ -114,19 +113,19 @@ mod tests {
     fn the_second_package_is_taken_where_the_first_fails() {
         let cache = tempfile::tempdir().unwrap();
         let folder = cache.path().join("plugins/cpu");
-        let installed = install(&folder, &CPU, fetch_failing_on("lammps-jax-pjrt-cpu")).unwrap();
+        let installed = install(&folder, &cpu(), fetch_failing_on("lammps-jax-pjrt-cpu")).unwrap();
         assert_eq!(installed.path, folder.join("libpjrt_cpu.so"));
         assert_eq!(installed.passed_over, ["fetching lammps-jax-pjrt-cpu==0.11.2: gone"]);
         assert!(installed.to_string().contains("fetched "), "{installed}");
         // Later, the one that is there is taken.
-        let installed = install(&folder, &CPU, fetch_failing_on("")).unwrap();
-        assert_eq!((installed.wheel, installed.fetched), (FASTATOMSTRUCT_XLA_CPU, Fetched::Present));
+        let installed = install(&folder, &cpu(), fetch_failing_on("")).unwrap();
+        assert_eq!((installed.wheel, installed.fetched), (cpu()[1].0, Fetched::Present));
     }
 
     #[test]
     fn every_failure_is_told() {
         let cache = tempfile::tempdir().unwrap();
-        let error = install(cache.path(), &CPU[..1], fetch_failing_on("lammps-jax-pjrt-cpu")).unwrap_err();
+        let error = install(cache.path(), &cpu()[..1], fetch_failing_on("lammps-jax-pjrt-cpu")).unwrap_err();
         assert_eq!(error.to_string(), "fetching a plugin: fetching lammps-jax-pjrt-cpu==0.11.2: gone");
     }
 }

@@ -25,7 +25,7 @@ mod install;
 mod mapped;
 mod npy;
 mod vecs;
-pub mod wheel;
+mod wheel;
 
 /// Opens an array by the ending of its file's name: `.npy`, `.fvecs`, `.ivecs` or `.bvecs`.
 ///

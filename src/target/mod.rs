@@ -5,8 +5,7 @@
 
 pub mod cpu;
 
-use crate::data::wheel::Wheel;
-use crate::data::{self, Installed};
+use crate::data::{self, Installed, Wheel};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
 use crate::pjrt::{Client, CompileOptions, Executable, Plugin, PluginSpec, Program, Signature, Value};

