@@ -1,7 +1,7 @@
 //! Search as graph functions: scores by a metric, then approximate top-k.
 
 use crate::graph::Tensor;
-use crate::{ApproxTopKOptions, Error, Result};
+use crate::{ApproxTopKOptions, DType, Error, Result};
 
 /// What makes a database vector near to a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ impl std::fmt::Display for Metric {
 /// ```
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width, and those of
+/// Where the operands are not matrices of equal width and dtype, and those of
 /// [`approx_max_k`](Tensor::approx_max_k).
 pub fn max_inner_product(
     queries: &Tensor,
@@ -70,7 +70,7 @@ pub fn max_inner_product(
 /// `queries` is `[q, d]`, `database` `[n, d]` and `half_norms` `[n]`, made by [`half_norms`].
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width and a vector of the database's length, and those of
+/// Where the operands are not matrices of equal width and dtype and a vector of the database's length, or of
 /// [`approx_min_k`](Tensor::approx_min_k).
 pub fn l2(
     queries: &Tensor,
@@ -87,7 +87,7 @@ pub fn l2(
 /// `queries` is `[q, d]`, `database` `[n, d]` and `inverse_norms` `[n]`, made by [`inverse_norms`].
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width and a vector of the database's length, and those of
+/// Where the operands are not matrices of equal width and dtype and a vector of the database's length, or of
 /// [`approx_max_k`](Tensor::approx_max_k).
 pub fn cosine(
     queries: &Tensor,
@@ -122,9 +122,14 @@ pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
 /// `[q, d]`, `[n, d]` and `[q, k]` give `[q, k]`. Unlike what [`l2`] compares, it does not cancel.
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width and s32 indices for each query.
+/// Where the operands are not matrices of equal width and dtype and s32 indices for each query.
 pub fn squared_distances(queries: &Tensor, database: &Tensor, indices: &Tensor) -> Result<Tensor> {
     check_width("squared_distances", queries, database)?;
+    let count = queries.dims()[0];
+    if indices.dtype() != DType::S32 || indices.rank() != 2 || indices.dims()[0] != count {
+        let expected = format!("s32 of dimensions [{count}, k]");
+        return Err(Error::argument("squared_distances", "indices", expected, indices.shape()));
+    }
     let differences = (database.take(indices, 0)? - queries.expand_dims(1)?)?;
     (&differences * &differences)?.reduce_sum(&[2])
 }
@@ -172,10 +177,11 @@ fn check_matrix(operator: &'static str, argument: &str, tensor: &Tensor) -> Resu
 fn check_width(operator: &'static str, queries: &Tensor, database: &Tensor) -> Result<()> {
     check_matrix(operator, "queries", queries)?;
     check_matrix(operator, "database", database)?;
-    if queries.dims()[1] == database.dims()[1] {
+    let (width, dtype) = (database.dims()[1], database.dtype());
+    if queries.dims()[1] == width && queries.dtype() == dtype {
         return Ok(());
     }
-    let expected = format!("of width {}, as the database {}", database.dims()[1], database.shape());
+    let expected = format!("of width {width} and dtype {dtype}, as the database {}", database.shape());
     Err(Error::argument(operator, "queries", expected, queries.shape()))
 }
 
