@@ -181,7 +181,8 @@ impl Searcher {
 
     /// The number of queries of the compiled search that answers `queries`: few, but not many different ones.
     fn batch_size(&self, queries: usize) -> usize {
-        queries.clamp(1, self.options.batch).next_power_of_two().min(self.options.batch)
+        let batch = self.options.batch;
+        queries.clamp(1, batch).checked_next_power_of_two().map_or(batch, |size| size.min(batch))
     }
 
     fn batch(&self, size: usize) -> Result<Arc<Batch>> {
