@@ -228,6 +228,9 @@ fn check_options(database: &Shape, options: &SearchOptions) -> Result<()> {
     if database.rank() != 2 || database.dims()[1] == 0 {
         return refused("database", "a matrix of vectors".to_owned(), database);
     }
+    if database.dims()[0] > i32::MAX as usize {
+        return refused("database", format!("of at most {} rows, as indices are s32", i32::MAX), database);
+    }
     if options.k == 0 || options.k > database.dims()[0] {
         let expected = format!("from 1 to the database's {} rows", database.dims()[0]);
         return refused("k", expected, &options.k);
