@@ -20,8 +20,9 @@ pub struct SearchOptions {
     pub recall_target: f32,
     /// How many queries are answered at once, at most. Default: 128.
     pub batch: usize,
-    /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do.
-    /// Default: 16 MiB, which stay in a processor's cache.
+    /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do. The
+    /// rows of a block, of which the device makes a copy, may take as many again. A block has `k` rows at
+    /// least. Default: 16 MiB, which stay in a processor's cache.
     pub score_budget: usize,
     /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
     /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
@@ -302,13 +303,13 @@ impl Search<'_> {
     /// Distances and indices of the neighbours in the whole database, block by block.
     fn blocks(&self) -> Result<(Tensor, Tensor)> {
         let [queries, k] = [self.queries.dims()[0], self.options.k];
-        let rows = self.database.dims()[0];
-        let in_budget = self.options.score_budget / (queries * self.database.dtype().size());
+        let [rows, width] = [self.database.dims()[0], self.database.dims()[1]];
+        let in_budget = self.options.score_budget / self.database.dtype().size();
         // A block has k rows at least, as many as it must yield.
-        let blocks = rows.div_ceil(in_budget.max(1)).min(rows / k);
-        if blocks <= 1 {
+        if rows <= in_budget / queries.max(1) || rows < 2 * k {
             return self.nearest(rows);
         }
+        let blocks = rows.div_ceil((in_budget / queries.max(width)).max(1)).min(rows / k);
         let block = rows / blocks;
         let builder = self.queries.builder();
         let found = self.database.shape().with_dims([queries, blocks * k]);
