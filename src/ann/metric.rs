@@ -53,7 +53,7 @@ impl std::fmt::Display for Metric {
 /// ```
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width and dtype, and those of
+/// Where the operands are not matrices of equal width, and those of
 /// [`approx_max_k`](Tensor::approx_max_k).
 pub fn max_inner_product(
     queries: &Tensor,
@@ -70,7 +70,7 @@ pub fn max_inner_product(
 /// `queries` is `[q, d]`, `database` `[n, d]` and `half_norms` `[n]`, made by [`half_norms`].
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width and dtype and a vector of the database's length, or of
+/// Where the operands are not matrices of equal width and a vector of the database's length, and those of
 /// [`approx_min_k`](Tensor::approx_min_k).
 pub fn l2(
     queries: &Tensor,
@@ -87,7 +87,7 @@ pub fn l2(
 /// `queries` is `[q, d]`, `database` `[n, d]` and `inverse_norms` `[n]`, made by [`inverse_norms`].
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width and dtype and a vector of the database's length, or of
+/// Where the operands are not matrices of equal width and a vector of the database's length, and those of
 /// [`approx_max_k`](Tensor::approx_max_k).
 pub fn cosine(
     queries: &Tensor,
@@ -122,7 +122,7 @@ pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
 /// `[q, d]`, `[n, d]` and `[q, k]` give `[q, k]`. Unlike what [`l2`] compares, it does not cancel.
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width and dtype and s32 indices for each query.
+/// Where the operands are not matrices of equal width and s32 indices for each query.
 pub fn squared_distances(queries: &Tensor, database: &Tensor, indices: &Tensor) -> Result<Tensor> {
     check_width("squared_distances", queries, database)?;
     let count = queries.dims()[0];

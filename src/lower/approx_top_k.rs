@@ -180,7 +180,7 @@ pub(super) fn two_stage_buckets(op: &ApproxTopK, size: usize) -> Result<usize> {
     // Of the buckets of the whole, this part gets its share.
     let least = (buckets as f64 * size as f64 / whole as f64).ceil() as usize;
     let least = least.clamp(op.k, size);
-    Ok((least..=size.min(2 * least)).find(|buckets| size % buckets == 0).unwrap_or(least))
+    Ok((least..=size.min(2 * least)).find(|&buckets| size.is_multiple_of(buckets)).unwrap_or(least))
 }
 
 /// The results, or where a NaN is among them, those of [`sort_prepared`]: it is there for want of other values,

@@ -199,7 +199,7 @@ impl Operator for ApproxTopK {
         let output = operand.with_dims(dims.as_slice());
         let mut indices = vec![0i32; output.element_count()];
         // Rows start where the position along the reduction dimension is 0.
-        let rows = (0..numbers.len()).filter(|position| position / stride % size == 0);
+        let rows = (0..numbers.len()).filter(|position| (position / stride).is_multiple_of(size));
         for (row, start) in rows.enumerate() {
             let at = |index: usize| numbers[start + index * stride];
             let mut order: Vec<usize> = (0..size).collect();

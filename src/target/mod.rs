@@ -132,8 +132,8 @@ impl Session {
             results: function.result_shapes(),
         };
         let module = lowered.module.to_bytes();
-        let mut compile_options = CompileOptions::default();
-        compile_options.overrides = self.target.xla_options.to_vec();
+        let compile_options =
+            CompileOptions { overrides: self.target.xla_options.to_vec(), ..CompileOptions::default() };
         let executable = self.client.compile(Program::Hlo(&module), signature, &compile_options)?;
         Ok((executable, lowered.choices))
     }
