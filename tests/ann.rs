@@ -402,32 +402,34 @@ fn a_form_that_the_target_lacks_is_refused() {
 fn the_policy_looks_at_shape_dtype_k_and_recall() {
     let choice = |dtype, dims: &[usize], k, target| {
         let function = top_k(&Shape::new(dtype, dims), k, true, &aim(target));
-        let choices = lower(&function, &CAPABILITIES, &Options::default()).unwrap().choices;
+        let mut choices = lower(&function, &CAPABILITIES, &Options::default()).unwrap().choices;
         assert_eq!(choices.len(), 1);
-        choices[0].to_string()
+        choices.remove(0)
     };
     assert_eq!(
-        choice(DType::F32, &[128, 100_000], 10, 0.95),
-        "approx_min_k f32[128,100000] k=10: blocks (10000 elements for each result, 100 suffice; exact)"
-    );
-    assert_eq!(
-        choice(DType::F32, &[128, 1000], 20, 0.9),
+        choice(DType::F32, &[128, 1000], 20, 0.9).to_string(),
         "approx_min_k f32[128,1000] k=20: two-stage (100 buckets of 10 elements meet the recall target)"
     );
-    assert_eq!(
-        choice(DType::F32, &[128, 1000], 20, 1.0),
-        "approx_min_k f32[128,1000] k=20: sort (50 elements for each result are too few for another form; exact)"
-    );
-    assert_eq!(
-        choice(DType::F64, &[1000], 20, 1.0),
-        "approx_min_k f64[1000] k=20: blocks (50 elements for each result, 2 suffice; exact)"
-    );
-    assert_eq!(
-        choice(DType::F64, &[1000], 1000, 0.5),
-        "approx_min_k f64[1000] k=1000: sort (1 elements for each result are too few for another form; exact)"
-    );
-    let asked_for =
-        lower(&top_k(&f32s(&[9]), 2, false, &aim(0.5)), &CAPABILITIES, &asked(Form::Sort)).unwrap();
+    for (dtype, dims, k, target, form) in [
+        // Many elements for each result.
+        (DType::F32, &[128, 100_000][..], 10, 0.95, Form::Blocks),
+        // Few, and none may be lost.
+        (DType::F32, &[128, 1000], 20, 1.0, Form::Sort),
+        // As few, but f64 would be sorted whole.
+        (DType::F64, &[1000], 20, 1.0, Form::Blocks),
+        // All.
+        (DType::F64, &[1000], 1000, 0.5, Form::Sort),
+    ] {
+        let choice = choice(dtype, dims, k, target);
+        assert_eq!(choice.form, form, "{choice}");
+        assert_eq!(choice.operator, format!("approx_min_k {} k={k}", Shape::new(dtype, dims)));
+        assert!(
+            choice.reason.contains("elements for each result") && choice.reason.ends_with("exact"),
+            "{choice}"
+        );
+    }
+    let function = top_k(&f32s(&[9]), 2, false, &aim(0.5));
+    let asked_for = lower(&function, &CAPABILITIES, &asked(Form::Sort)).unwrap();
     assert_eq!(asked_for.choices[0].to_string(), "approx_max_k f32[9] k=2: sort (asked for)");
 }
 

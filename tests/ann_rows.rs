@@ -14,7 +14,7 @@ const INF: f64 = f64::INFINITY;
 fn awkward(size: usize) -> Vec<(&'static str, Vec<f64>)> {
     let noise = random(Shape::new(DType::F64, [size]), size as u64).to_f64();
     let row = |value: &dyn Fn(usize) -> f64| (0..size).map(value).collect::<Vec<f64>>();
-    let nan = |index: usize| if index % 2 == 0 { NAN } else { -NAN };
+    let nan = |index: usize| if index.is_multiple_of(2) { NAN } else { -NAN };
     vec![
         ("random", noise.clone()),
         ("a third NaNs of both signs", row(&|i| if i % 3 == 1 { nan(i) } else { noise[i] })),
