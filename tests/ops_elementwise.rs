@@ -102,14 +102,16 @@ fn wrapped(shape: &Shape, values: impl Iterator<Item = i128>) -> Array {
     Array::from_bytes(shape.clone(), &bytes).unwrap()
 }
 
-/// An operation, and the same on numbers.
-type Case<M, E> = (M, E);
+// Each an operation, and the same on numbers.
+type UnaryCase = (UnaryMethod, fn(f64) -> f64);
+type BinaryCase = (BinaryMethod, fn(f64, f64) -> f64);
+type IntegerCase = (BinaryMethod, fn(i128, i128) -> i128);
 type UnaryMethod = fn(&Tensor) -> Result<Tensor>;
 type BinaryMethod = fn(&Tensor, &Tensor) -> Result<Tensor>;
 
 #[test]
 fn unary_operators_of_floats() {
-    let cases: [Case<UnaryMethod, fn(f64) -> f64>; 20] = [
+    let cases: [UnaryCase; 20] = [
         (Tensor::abs, f64::abs),
         (Tensor::cbrt, f64::cbrt),
         (Tensor::ceil, f64::ceil),
@@ -201,7 +203,7 @@ fn larger(x: f64, y: f64) -> f64 {
 
 #[test]
 fn binary_operators_of_floats() {
-    let cases: [Case<BinaryMethod, fn(f64, f64) -> f64>; 8] = [
+    let cases: [BinaryCase; 8] = [
         (|x, y| x + y, |x, y| x + y),
         (|x, y| x.atan2(y), f64::atan2),
         (|x, y| x / y, |x, y| x / y),
@@ -238,7 +240,7 @@ fn pow_of_floats() {
 
 #[test]
 fn binary_operators_of_integers() {
-    let cases: [Case<BinaryMethod, fn(i128, i128) -> i128>; 10] = [
+    let cases: [IntegerCase; 10] = [
         (|x, y| x + y, |x, y| x + y),
         (|x, y| x & y, |x, y| x & y),
         (|x, y| x / y, |x, y| if y == 0 { -1 } else { x / y }),
