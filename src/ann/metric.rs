@@ -1,7 +1,7 @@
 //! Search as graph functions: scores by a metric, then approximate top-k.
 
 use crate::graph::Tensor;
-use crate::{ApproxTopKOptions, Error, Result};
+use crate::{ApproxTopKOptions, DType, Error, Result};
 
 /// What makes a database vector near to a query.
 ///
@@ -189,6 +189,11 @@ pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
 /// ```
 pub fn squared_distances(queries: &Tensor, database: &Tensor, indices: &Tensor) -> Result<Tensor> {
     check_width("squared_distances", queries, database)?;
+    let count = queries.dims()[0];
+    if indices.dtype() != DType::S32 || indices.rank() != 2 || indices.dims()[0] != count {
+        let expected = format!("s32 of dimensions [{count}, k]");
+        return Err(Error::argument("squared_distances", "indices", expected, indices.shape()));
+    }
     let differences = (database.take(indices, 0)? - queries.expand_dims(1)?)?;
     (&differences * &differences)?.reduce_sum(&[2])
 }
@@ -236,10 +241,11 @@ fn check_matrix(operator: &'static str, argument: &str, tensor: &Tensor) -> Resu
 fn check_width(operator: &'static str, queries: &Tensor, database: &Tensor) -> Result<()> {
     check_matrix(operator, "queries", queries)?;
     check_matrix(operator, "database", database)?;
-    if queries.dims()[1] == database.dims()[1] {
+    let (width, dtype) = (database.dims()[1], database.dtype());
+    if queries.dims()[1] == width && queries.dtype() == dtype {
         return Ok(());
     }
-    let expected = format!("of width {}, as the database {}", database.dims()[1], database.shape());
+    let expected = format!("of width {width} and dtype {dtype}, as the database {}", database.shape());
     Err(Error::argument(operator, "queries", expected, queries.shape()))
 }
 

@@ -27,8 +27,9 @@ pub struct SearchOptions {
     pub recall_target: f32,
     /// How many queries are answered at once, at most. Default: 128.
     pub batch: usize,
-    /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do.
-    /// Default: 16 MiB, which stay in a processor's cache.
+    /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do. The
+    /// rows of a block, of which the device makes a copy, may take as many again. A block has `k` rows at
+    /// least. Default: 16 MiB, which stay in a processor's cache.
     pub score_budget: usize,
     /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
     /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
@@ -107,8 +108,8 @@ struct Batch {
 impl Searcher {
     /// Puts a database `[n, d]` on the session's first device.
     ///
-    /// f32 and f64 databases are searched in their dtype; others are converted to f32. A mapped f32 or f64 file
-    /// is read in place where the device is the CPU. Norms are computed once, on the device.
+    /// f32 and f64 databases are searched in their dtype; others are converted to f32 on the device. A mapped
+    /// file is read in place where the device is the CPU. Norms are computed once, on the device.
     ///
     /// # Errors
     /// Where the database is no matrix with at least one row and column and at most 2^31 - 1 rows, k is 0 or
@@ -119,12 +120,21 @@ impl Searcher {
         metric: Metric,
         options: SearchOptions,
     ) -> Result<Searcher> {
-        let database = searchable(database.into())?;
-        let shape = database.shape().clone();
+        let mut database = database.into();
+        let mut shape = database.shape().clone();
         check_options(&shape, &options)?;
+        if shape.dtype() == DType::Pred {
+            // No device may see a pred that is neither 0 nor 1: this checks.
+            database = database.to_array()?.into();
+        }
         let client = session.client();
         let device = &client.devices()[0];
         let mut arguments = vec![client.buffer_from_host(shape.clone(), Arc::new(database), device)?];
+        if !matches!(shape.dtype(), DType::F32 | DType::F64) {
+            let convert = Function::trace("convert", &[shape], |x| x[0].convert(DType::F32))?;
+            arguments = session.compile(&convert)?.run(&[&arguments[0]])?;
+            shape = arguments[0].shape().clone();
+        }
         if let Some(norms) = norms_function(metric, &shape)? {
             let norms = session.compile(&norms)?.run(&[&arguments[0]])?;
             arguments.extend(norms);
@@ -172,8 +182,8 @@ impl Searcher {
 
     /// The neighbours of each of the queries `[q, d]`.
     ///
-    /// Queries are converted to the database's dtype on the device. They are cut into batches; the last is
-    /// filled up with zeros, so that it runs what was compiled for the others.
+    /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with
+    /// zeros, so that it runs what was compiled for the others.
     ///
     /// # Errors
     /// Where the queries are no matrix of the database's width; and those of the device.
@@ -199,16 +209,16 @@ impl Searcher {
             return Err(Error::argument("search", "queries", expected, shape));
         }
         let dtype = self.database_shape().dtype();
-        let queries = convert(queries, dtype)?;
-        let count = queries.shape().dims()[0];
+        let count = shape.dims()[0];
         let size = self.batch_size(count);
-        let row = width * dtype.size();
+        let row = width * shape.dtype().size();
         let k = self.options.k;
         let (mut distances, mut indices) = (Vec::new(), Vec::new());
-        for batch in queries.as_bytes().chunks((size * row).max(1)) {
-            let filled = batch.len() / row.max(1);
+        for batch in queries.as_bytes().chunks(size * row) {
+            let filled = batch.len() / row;
+            let batch = convert(&Array::from_bytes(shape.with_dims([filled, width]), batch)?, dtype)?;
             let queries = Array::filled(Shape::new(dtype, [size, width]), |bytes| {
-                bytes[..batch.len()].copy_from_slice(batch);
+                bytes[..batch.as_bytes().len()].copy_from_slice(batch.as_bytes());
             });
             let device = self.arguments[0].device();
             let queries = self.session.client().buffer_from_array(&queries, device)?;
@@ -228,7 +238,8 @@ impl Searcher {
 
     /// The number of queries of the compiled search that answers `queries`: few, but not many different ones.
     fn batch_size(&self, queries: usize) -> usize {
-        queries.clamp(1, self.options.batch).next_power_of_two().min(self.options.batch)
+        let batch = self.options.batch;
+        queries.clamp(1, batch).checked_next_power_of_two().map_or(batch, |size| size.min(batch))
     }
 
     fn batch(&self, size: usize) -> Result<Arc<Batch>> {
@@ -249,14 +260,6 @@ impl Searcher {
 impl std::fmt::Debug for Searcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Searcher by {} of {}", self.metric, self.database_shape())
-    }
-}
-
-/// The database in a dtype that is searched.
-fn searchable(database: MappedArray) -> Result<MappedArray> {
-    match database.shape().dtype() {
-        DType::F32 | DType::F64 => Ok(database),
-        _ => Ok(convert(&database.to_array()?, DType::F32)?.into()),
     }
 }
 
@@ -360,13 +363,13 @@ impl Search<'_> {
     /// Distances and indices of the neighbours in the whole database, block by block.
     fn blocks(&self) -> Result<(Tensor, Tensor)> {
         let [queries, k] = [self.queries.dims()[0], self.options.k];
-        let rows = self.database.dims()[0];
-        let in_budget = self.options.score_budget / (queries * self.database.dtype().size());
+        let [rows, width] = [self.database.dims()[0], self.database.dims()[1]];
+        let in_budget = self.options.score_budget / self.database.dtype().size();
         // A block has k rows at least, as many as it must yield.
-        let blocks = rows.div_ceil(in_budget.max(1)).min(rows / k);
-        if blocks <= 1 {
+        if rows <= in_budget / queries.max(1) || rows < 2 * k {
             return self.nearest(rows);
         }
+        let blocks = rows.div_ceil((in_budget / queries.max(width)).max(1)).min(rows / k);
         let block = rows / blocks;
         let builder = self.queries.builder();
         let found = self.database.shape().with_dims([queries, blocks * k]);

@@ -17,6 +17,8 @@ pub(super) fn expand(op: &ApproxTopK, operand: &Tensor, form: Form) -> Result<[T
     let (&size, batch) = moved.dims().split_last().unwrap_or((&1, &[]));
     let rows = moved.reshape(&[batch.iter().product(), size])?;
     let (values, indices) = match form {
+        // Of no rows there are no windows either.
+        _ if rows.dims()[0] == 0 => rows.top_k(count)?,
         Form::Sort => sort(&rows, count, op.direction)?,
         Form::Blocks => blocks(&rows, count, op.direction)?,
         Form::TwoStage => two_stage(&rows, count, op)?,

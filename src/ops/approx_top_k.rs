@@ -56,7 +56,7 @@ pub struct ApproxTopKOptions {
     /// several devices' shares. Default: the operand's own.
     pub reduction_input_size_override: Option<usize>,
     /// Whether the results are reduced to the k best, sorted; else they are as many as
-    /// [`reduction_output_size`] says, unsorted. Default: true.
+    /// [`reduction_output_size`] says, or all where it says more, unsorted. Default: true.
     pub aggregate_to_topk: bool,
 }
 
@@ -175,8 +175,14 @@ impl ApproxTopK {
             self.recall_target,
             false,
             self.reduction_input_size_override,
-        )?;
-        Ok(if self.aggregate_to_topk { self.k } else { planned.size })
+        )
+        .map_err(|problem| match problem {
+            Error::Argument { argument, expected, got, .. } => Error::argument(name, argument, expected, got),
+            other => other,
+        })?;
+        // With an override, XLA's formula rounds a small operand's size up past it, and XLA then leaves the
+        // operand as it is.
+        Ok(if self.aggregate_to_topk { self.k } else { planned.size.min(size) })
     }
 }
 

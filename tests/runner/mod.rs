@@ -5,7 +5,93 @@
 mod common;
 
 pub use common::session;
-use xlann::{Array, DType, Function};
+use xlann::lower::{Form, Options, lower};
+use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, target};
+
+/// The dtypes that approximate top-k takes.
+pub const FLOATS: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
+
+/// What the lowering can be asked for: its own choice, and every form.
+pub const FORMS: [Option<Form>; 4] = [None, Some(Form::Sort), Some(Form::TwoStage), Some(Form::Blocks)];
+
+/// Pseudo-random values in -1..1, by a fixed linear congruential generator.
+pub fn random(shape: Shape, seed: u64) -> Array {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let values: Vec<f64> = (0..shape.element_count())
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        })
+        .collect();
+    Array::from_f64(shape, &values).unwrap()
+}
+
+/// The approximate top-k of an operand of that shape; `min` is for the smallest.
+pub fn top_k(shape: &Shape, k: usize, min: bool, options: &ApproxTopKOptions) -> Function {
+    Function::trace("top_k", std::slice::from_ref(shape), |x| match min {
+        false => x[0].approx_max_k(k, options),
+        true => x[0].approx_min_k(k, options),
+    })
+    .unwrap()
+}
+
+/// Results of a function lowered in a form: its plain operators on the interpreter and, where there is one, on
+/// the CPU, for each of several lists of arguments.
+pub fn in_form(function: &Function, form: Option<Form>, arguments: &[Vec<Array>]) -> Vec<[Vec<Array>; 2]> {
+    let options = Options { approx_top_k: form };
+    let lowered = lower(function, &target::cpu::CAPABILITIES, &options).unwrap();
+    lowered.function.check().unwrap_or_else(|problem| panic!("{problem}\n{}", lowered.function));
+    let executable = session().map(|session| session.compile_with(function, &options).unwrap().0);
+    arguments
+        .iter()
+        .map(|arguments| {
+            let expected = lowered.function.eval(arguments).unwrap();
+            let got = executable.as_ref().map(|executable| executable.run_arrays(arguments).unwrap());
+            [got.unwrap_or_else(|| expected.clone()), expected]
+        })
+        .collect()
+}
+
+/// Requires of approximate top-k results along the last dimension that each row's indices are within its bounds
+/// and distinct, that the values are the operand's at them, and that as many are no NaN as there can be; where
+/// `sorted`, that they come best first, NaNs last.
+pub fn assert_valid(operand: &Array, results: &[Array], min: bool, sorted: bool, context: &str) {
+    let (&size, batch) = operand.shape().dims().split_last().unwrap();
+    let (&count, result_batch) = results[0].shape().dims().split_last().unwrap();
+    assert_eq!(result_batch, batch, "{context}");
+    assert_eq!(results[0].shape().dtype(), operand.shape().dtype(), "{context}");
+    let (operand, values, indices) =
+        (operand.to_f64(), results[0].to_f64(), results[1].to_vec::<i32>().unwrap());
+    for (row, (values, indices)) in values.chunks(count).zip(indices.chunks(count)).enumerate() {
+        let from = &operand[row * size..][..size];
+        let context = || format!("row {row}: {values:?} at {indices:?}, {context}");
+        let mut distinct = indices.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), count, "an index comes twice: {}", context());
+        assert!(
+            distinct[0] >= 0 && distinct[count - 1] < size as i32,
+            "an index out of range: {}",
+            context()
+        );
+        for (&value, &index) in values.iter().zip(indices) {
+            let at = from[index as usize];
+            assert!(
+                value.to_bits() == at.to_bits() || value.is_nan() && at.is_nan(),
+                "{at} at {index}: {}",
+                context()
+            );
+        }
+        let numbers = values.iter().filter(|value| !value.is_nan()).count();
+        if sorted {
+            let possible = from.iter().filter(|value| !value.is_nan()).count().min(count);
+            assert_eq!(numbers, possible, "a NaN in place of a number: {}", context());
+            assert!(values[..numbers].iter().all(|value| !value.is_nan()), "NaNs come last: {}", context());
+            let in_order = |pair: &[f64]| if min { pair[0] <= pair[1] } else { pair[0] >= pair[1] };
+            assert!(values[..numbers].windows(2).all(in_order), "best first: {}", context());
+        }
+    }
+}
 
 /// Checks and evaluates `function`, runs it on the backends, and gives the interpreter's results.
 ///
@@ -26,7 +112,6 @@ pub fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
 }
 
 /// Requires that arrays are equal but for rounding; a NaN equals any NaN.
-#[allow(dead_code, reason = "not every test file compares")]
 pub fn assert_close(got: &Array, expected: &Array, context: &dyn std::fmt::Display) {
     assert_eq!(got.shape(), expected.shape(), "{context}");
     let tolerance = match got.shape().dtype() {

@@ -1,0 +1,571 @@
+//! Search of a database on a device, against plain computation in f64.
+
+mod runner;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runner::{random, session};
+use xlann::ann::{self, Metric, Neighbors, SearchOptions, Searcher, search_function};
+use xlann::lower::Form;
+use xlann::{ApproxTopKOptions, Array, DType, Error, Function, Shape};
+
+fn rows(array: &Array) -> Vec<Vec<f64>> {
+    let width = array.shape().dims()[1];
+    array.to_f64().chunks(width).map(<[f64]>::to_vec).collect()
+}
+
+/// The distance that the metric states.
+fn distance(metric: Metric, query: &[f64], row: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    match metric {
+        Metric::InnerProduct => dot(query, row),
+        Metric::L2 => query.iter().zip(row).map(|(a, b)| (a - b) * (a - b)).sum(),
+        Metric::Cosine => {
+            let norms = (dot(query, query) * dot(row, row)).sqrt();
+            if norms == 0.0 { 0.0 } else { dot(query, row) / norms }
+        }
+    }
+}
+
+/// The k best distances of each query, best first.
+fn best(metric: Metric, queries: &Array, database: &Array, k: usize) -> Vec<Vec<f64>> {
+    let database = rows(database);
+    let best_of = |query: &Vec<f64>| {
+        let mut distances: Vec<f64> = database.iter().map(|row| distance(metric, query, row)).collect();
+        let sign = if metric == Metric::L2 { 1.0 } else { -1.0 };
+        distances.sort_by(|a, b| (a * sign).partial_cmp(&(b * sign)).unwrap());
+        distances.truncate(k);
+        distances
+    };
+    rows(queries).iter().map(best_of).collect()
+}
+
+/// Requires that neighbours are the true ones but for near ties: distinct rows, each at the distance it states,
+/// and the distances the best there are, in order.
+fn assert_nearest(found: &Neighbors, metric: Metric, queries: &Array, database: &Array, context: &str) {
+    let k = found.indices.shape().dims()[1];
+    assert_eq!(found.indices.shape().dims(), [queries.shape().dims()[0], k], "{context}");
+    assert_eq!(found.distances.shape().dims(), found.indices.shape().dims(), "{context}");
+    let tolerance = if found.distances.shape().dtype() == DType::F64 { 1e-10 } else { 1e-4 };
+    let close = |a: f64, b: f64| (a - b).abs() <= tolerance * b.abs().max(1.0);
+    let data = rows(database);
+    let best = best(metric, queries, database, k);
+    let distances = rows(&found.distances);
+    for (index, query) in rows(queries).iter().enumerate() {
+        let indices = &found.indices.to_vec::<i32>().unwrap()[index * k..][..k];
+        let context = || format!("query {index}: {:?} at {indices:?}, {context}", distances[index]);
+        let distinct: std::collections::HashSet<_> = indices.iter().collect();
+        assert_eq!(distinct.len(), k, "a row comes twice: {}", context());
+        for ((&row, &got), &wanted) in indices.iter().zip(&distances[index]).zip(&best[index]) {
+            let stated = distance(metric, query, &data[row as usize]);
+            assert!(close(got, stated), "row {row} is at {stated}: {}", context());
+            assert!(close(got, wanted), "there is a {wanted}: {}", context());
+        }
+        let in_order =
+            |pair: &[f64]| if metric == Metric::L2 { pair[0] <= pair[1] } else { pair[0] >= pair[1] };
+        assert!(distances[index].windows(2).all(in_order), "best first: {}", context());
+        assert!(metric != Metric::L2 || distances[index].iter().all(|&d| d >= 0.0), "{}", context());
+    }
+}
+
+fn exact(k: usize) -> SearchOptions {
+    SearchOptions { recall_target: 1.0, ..SearchOptions::new(k) }
+}
+
+fn matrix(dtype: DType, dims: [usize; 2], seed: u64) -> Array {
+    let noise = random(Shape::new(DType::F64, dims), seed);
+    // Integers need more than -1..1, and unsigned ones no negative.
+    let scale = if dtype.is_float() { 1.0 } else { 100.0 };
+    let values: Vec<f64> = noise
+        .to_f64()
+        .iter()
+        .map(|value| {
+            let value = value * scale;
+            if dtype.is_unsigned_integer() { value.abs() } else { value }
+        })
+        .collect();
+    Array::from_f64(Shape::new(dtype, dims), &values).unwrap()
+}
+
+#[test]
+fn every_metric_and_dtype_finds_the_nearest() {
+    let Some(session) = session() else { return };
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16, DType::U8, DType::S32] {
+        let database = matrix(dtype, [700, 12], 1);
+        for metric in Metric::ALL {
+            let searcher = Searcher::new(session, database.clone(), metric, exact(10)).unwrap();
+            let searched = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+            assert_eq!(searcher.database_shape(), &Shape::new(searched, [700, 12]));
+            for query_dtype in [dtype, DType::F64] {
+                let queries = matrix(query_dtype, [5, 12], 2);
+                let found = searcher.search(&queries).unwrap();
+                assert_eq!(found.distances.shape().dtype(), searched);
+                assert_nearest(&found, metric, &queries, &database, &format!("{metric} of {dtype}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn functions_find_the_nearest_on_every_backend() {
+    for dtype in [DType::F32, DType::F64] {
+        let (queries, database) = (matrix(dtype, [3, 7], 1), matrix(dtype, [300, 7], 2));
+        let shapes = [queries.shape().clone(), database.shape().clone()];
+        let options = ApproxTopKOptions { recall_target: 1.0, ..ApproxTopKOptions::default() };
+        for metric in Metric::ALL {
+            let function = Function::trace("search", &shapes, |x| match metric {
+                Metric::InnerProduct => ann::max_inner_product(&x[0], &x[1], 6, &options),
+                Metric::Cosine => ann::cosine(&x[0], &x[1], &ann::inverse_norms(&x[1])?, 6, &options),
+                Metric::L2 => {
+                    let (_, indices) = ann::l2(&x[0], &x[1], &ann::half_norms(&x[1])?, 6, &options)?;
+                    Ok((ann::squared_distances(&x[0], &x[1], &indices)?, indices))
+                }
+            })
+            .unwrap();
+            let mut results = runner::run(&function, &[queries.clone(), database.clone()]);
+            let indices = results.remove(1);
+            let found = Neighbors { distances: results.remove(0), indices };
+            assert_nearest(&found, metric, &queries, &database, &format!("{function}"));
+        }
+    }
+}
+
+#[test]
+fn search_functions_are_what_a_searcher_compiles() {
+    let (queries, database) = (matrix(DType::F32, [4, 5], 1), matrix(DType::F32, [103, 5], 2));
+    for metric in Metric::ALL {
+        for score_budget in [1 << 20, 4 * 4 * 30, 1, 0] {
+            let options = SearchOptions { score_budget, ..exact(7) };
+            let function = search_function(metric, database.shape(), 4, &options).unwrap();
+            let mut arguments = vec![queries.clone(), database.clone()];
+            let norms: Option<fn(&xlann::Tensor) -> _> = match metric {
+                Metric::InnerProduct => None,
+                Metric::L2 => Some(ann::half_norms),
+                Metric::Cosine => Some(ann::inverse_norms),
+            };
+            if let Some(norms) = norms {
+                let norms = Function::trace("norms", &[database.shape().clone()], |x| norms(&x[0])).unwrap();
+                arguments.extend(norms.eval(std::slice::from_ref(&database)).unwrap());
+            }
+            let mut results = runner::run(&function, &arguments);
+            let indices = results.remove(1);
+            let found = Neighbors { distances: results.remove(0), indices };
+            assert_nearest(&found, metric, &queries, &database, &format!("{metric}, budget {score_budget}"));
+        }
+    }
+}
+
+#[test]
+fn a_search_in_blocks_finds_the_nearest_of_all() {
+    let Some(session) = session() else { return };
+    // 4 queries of f32: 16 bytes of scores for each row.
+    for (size, k, rows_in_budget) in [
+        (1000, 10, 100),
+        (1003, 10, 100),
+        (1003, 10, 3),
+        (1003, 150, 100),
+        (1003, 1003, 100),
+        (999, 500, 1),
+        (10, 1, 1),
+        (1, 1, 1),
+        (97, 96, 10),
+    ] {
+        let database = matrix(DType::F32, [size, 6], size as u64);
+        let queries = matrix(DType::F32, [4, 6], 3);
+        for metric in Metric::ALL {
+            for form in [None, Some(Form::Sort), Some(Form::Blocks)] {
+                let options = SearchOptions { score_budget: 16 * rows_in_budget, batch: 4, form, ..exact(k) };
+                let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
+                let found = searcher.search(&queries).unwrap();
+                let context = format!("{metric} of {size} rows, k={k}, {rows_in_budget} a block, {form:?}");
+                assert_nearest(&found, metric, &queries, &database, &context);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_search_in_blocks_has_the_recall_it_aims_for() {
+    let Some(session) = session() else { return };
+    let (database, queries) = (matrix(DType::F32, [20_000, 8], 1), matrix(DType::F32, [64, 8], 2));
+    for metric in Metric::ALL {
+        let truth =
+            Searcher::new(session, database.clone(), metric, exact(50)).unwrap().search(&queries).unwrap();
+        for form in [None, Some(Form::TwoStage)] {
+            for score_budget in [16 << 20, 64 * 4 * 3000] {
+                let options =
+                    SearchOptions { form, score_budget, recall_target: 0.9, ..SearchOptions::new(50) };
+                let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
+                let found = searcher.search(&queries).unwrap();
+                let recall = ann::recall(&found.indices, &truth.indices).unwrap();
+                assert!(recall >= 0.88, "{recall}: {metric}, {form:?}, budget {score_budget}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_of_any_size_are_answered_alike() {
+    let Some(session) = session() else { return };
+    let (database, queries) = (matrix(DType::F32, [500, 9], 1), matrix(DType::F32, [130, 9], 2));
+    for metric in Metric::ALL {
+        for batch in [1, 3, 128, 1000] {
+            let options = SearchOptions { batch, ..exact(4) };
+            let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
+            let found = searcher.search(&queries).unwrap();
+            assert_nearest(&found, metric, &queries, &database, &format!("{metric}, batches of {batch}"));
+        }
+    }
+}
+
+#[test]
+fn the_last_batch_runs_what_was_compiled_for_the_others() {
+    let Some(session) = session() else { return };
+    let options = SearchOptions { batch: 32, ..exact(4) };
+    let database = matrix(DType::F32, [501, 9], 1);
+    let searcher = Searcher::new(session, database, Metric::L2, options).unwrap();
+    let (choices, compiled_in) = searcher.prepare(100).unwrap();
+    assert!(compiled_in > Duration::ZERO && !choices.is_empty());
+    for count in [100, 33, 32, 31] {
+        searcher.search(&matrix(DType::F32, [count, 9], 2)).unwrap();
+        // A compilation that is made anew takes another time.
+        assert_eq!(searcher.prepare(count).unwrap(), (choices.clone(), compiled_in), "{count} queries");
+    }
+    for count in [usize::MAX, 1000] {
+        assert_eq!(searcher.prepare(count).unwrap().1, compiled_in);
+    }
+    assert_ne!(searcher.prepare(1).unwrap().1, compiled_in, "one query does not pay for 32");
+    assert_eq!(searcher.prepare(0).unwrap().1, searcher.prepare(1).unwrap().1);
+}
+
+#[test]
+fn a_batch_without_bound_takes_any_number_of_queries() {
+    let Some(session) = session() else { return };
+    let database = matrix(DType::F32, [50, 3], 1);
+    let options = SearchOptions { batch: usize::MAX, ..exact(2) };
+    let searcher = Searcher::new(session, database.clone(), Metric::L2, options).unwrap();
+    let queries = matrix(DType::F32, [5, 3], 2);
+    assert_nearest(&searcher.search(&queries).unwrap(), Metric::L2, &queries, &database, "no bound");
+    assert!(searcher.prepare(usize::MAX).is_err());
+}
+
+#[test]
+fn no_queries_have_no_neighbours() {
+    let Some(session) = session() else { return };
+    for metric in Metric::ALL {
+        let searcher = Searcher::new(session, matrix(DType::F32, [50, 3], 1), metric, exact(2)).unwrap();
+        for dtype in [DType::F32, DType::U8] {
+            let found = searcher.search(&Array::zeros(Shape::new(dtype, [0, 3])).unwrap()).unwrap();
+            assert_eq!(found.distances.shape(), &Shape::new(DType::F32, [0, 2]));
+            assert_eq!(found.indices.shape(), &Shape::new(DType::S32, [0, 2]));
+        }
+        let function = search_function(metric, &Shape::new(DType::F32, [50, 3]), 0, &exact(2)).unwrap();
+        assert_eq!(function.result_shapes()[0].dims(), [0, 2]);
+    }
+}
+
+#[test]
+fn nan_in_queries_and_rows_is_no_neighbour() {
+    let Some(session) = session() else { return };
+    let mut values = matrix(DType::F64, [400, 4], 1).to_f64();
+    let is_nan = |row: usize| row.is_multiple_of(3);
+    (0..400).filter(|&row| is_nan(row)).for_each(|row| {
+        values[row * 4 + row % 4] = if row % 2 == 0 { f64::NAN } else { -f64::NAN };
+    });
+    let mut queries = matrix(DType::F64, [3, 4], 2).to_f64();
+    queries[5] = f64::NAN;
+    for dtype in [DType::F32, DType::F64] {
+        let database = Array::from_f64(Shape::new(dtype, [400, 4]), &values).unwrap();
+        let queries = Array::from_f64(Shape::new(dtype, [3, 4]), &queries).unwrap();
+        for metric in Metric::ALL {
+            for score_budget in [16 << 20, 4 * 8 * 50] {
+                // There are 266 rows without a NaN.
+                for k in [5, 266, 300] {
+                    let options = SearchOptions { score_budget, ..exact(k) };
+                    let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
+                    let found = searcher.search(&queries).unwrap();
+                    let (distances, indices) =
+                        (found.distances.to_f64(), found.indices.to_vec::<i32>().unwrap());
+                    for query in 0..3 {
+                        let context = format!("{metric} {dtype} k={k} budget {score_budget} query {query}");
+                        let numbers = if query == 1 { 0 } else { k.min(266) };
+                        for place in 0..k {
+                            let (distance, index) =
+                                (distances[query * k + place], indices[query * k + place]);
+                            assert!((0..400).contains(&index), "{context}");
+                            assert_eq!(distance.is_nan(), place >= numbers, "place {place}: {context}");
+                            assert!(place >= numbers || !is_nan(index as usize), "row {index}: {context}");
+                        }
+                        let mut distinct = indices[query * k..][..k].to_vec();
+                        distinct.sort_unstable();
+                        distinct.dedup();
+                        assert_eq!(distinct.len(), k, "a row comes twice: {context}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn vectors_of_zeros_have_the_cosine_0() {
+    let Some(session) = session() else { return };
+    let mut values = matrix(DType::F32, [60, 4], 1).to_f64();
+    values[..40].fill(0.0);
+    let database = Array::from_f64(Shape::new(DType::F32, [60, 4]), &values).unwrap();
+    let mut queries = matrix(DType::F32, [2, 4], 2).to_f64();
+    queries[..4].fill(0.0);
+    let queries = Array::from_f64(Shape::new(DType::F32, [2, 4]), &queries).unwrap();
+    let searcher = Searcher::new(session, database.clone(), Metric::Cosine, exact(60)).unwrap();
+    let found = searcher.search(&queries).unwrap();
+    assert_nearest(&found, Metric::Cosine, &queries, &database, "zeros");
+    assert!(found.distances.to_f64()[..60].iter().all(|&cosine| cosine == 0.0));
+}
+
+#[test]
+fn cosines_do_not_depend_on_length() {
+    let Some(session) = session() else { return };
+    let queries = matrix(DType::F32, [4, 5], 2);
+    let database = matrix(DType::F32, [200, 5], 1);
+    let of = |scale: f64| {
+        let values: Vec<f64> = database.to_f64().iter().map(|value| value * scale).collect();
+        let scaled = Array::from_f64(database.shape().clone(), &values).unwrap();
+        Searcher::new(session, scaled, Metric::Cosine, exact(3)).unwrap().search(&queries).unwrap()
+    };
+    assert_eq!(of(1.0), of(1024.0));
+    assert_eq!(of(1.0), of(1.0 / 1024.0));
+}
+
+#[test]
+fn squared_distances_do_not_cancel() {
+    let Some(session) = session() else { return };
+    // Far from the origin, norms of 1e8 hide distances of 1.
+    let values: Vec<f64> = (0..100).flat_map(|row| [10_000.0 + f64::from(row) / 8.0, 10_000.0]).collect();
+    let database = Array::from_f64(Shape::new(DType::F32, [100, 2]), &values).unwrap();
+    let queries = database.clone();
+    let searcher = Searcher::new(session, database.clone(), Metric::L2, exact(100)).unwrap();
+    assert_nearest(&searcher.search(&queries).unwrap(), Metric::L2, &queries, &database, "far away");
+}
+
+#[test]
+fn half_distances_are_given_on_request() {
+    let Some(session) = session() else { return };
+    let (database, queries) = (matrix(DType::F64, [300, 6], 1), matrix(DType::F64, [4, 6], 2));
+    let options = SearchOptions { squared_distances: false, ..exact(5) };
+    let searcher = Searcher::new(session, database.clone(), Metric::L2, options).unwrap();
+    let half = searcher.search(&queries).unwrap();
+    let squared = Searcher::new(session, database, Metric::L2, exact(5)).unwrap().search(&queries).unwrap();
+    assert_eq!(half.indices, squared.indices);
+    let norms: Vec<f64> = rows(&queries).iter().map(|row| row.iter().map(|x| x * x).sum()).collect();
+    for (index, (half, squared)) in half.distances.to_f64().iter().zip(squared.distances.to_f64()).enumerate()
+    {
+        assert!((2.0 * half + norms[index / 5] - squared).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn equal_rows_are_found_once_each() {
+    let Some(session) = session() else { return };
+    let database = Array::from_f64(Shape::new(DType::F32, [500, 3]), &vec![0.5; 1500]).unwrap();
+    let queries = matrix(DType::F32, [2, 3], 2);
+    for metric in Metric::ALL {
+        for score_budget in [16 << 20, 2 * 4 * 60] {
+            let options = SearchOptions { score_budget, ..exact(50) };
+            let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
+            let found = searcher.search(&queries).unwrap();
+            assert_nearest(&found, metric, &queries, &database, &format!("{metric} of equal rows"));
+        }
+    }
+}
+
+#[test]
+fn recall_is_measured_against_the_exact_search() {
+    let Some(session) = session() else { return };
+    let (database, queries) = (matrix(DType::F32, [3000, 8], 1), matrix(DType::F32, [50, 8], 2));
+    let truth =
+        Searcher::new(session, database.clone(), Metric::L2, exact(10)).unwrap().search(&queries).unwrap();
+    assert_eq!(ann::recall(&truth.indices, &truth.indices).unwrap(), 1.0);
+    let wider =
+        Searcher::new(session, database.clone(), Metric::L2, exact(20)).unwrap().search(&queries).unwrap();
+    assert_eq!(ann::recall(&wider.indices, &truth.indices).unwrap(), 1.0);
+    assert_eq!(ann::recall(&truth.indices, &wider.indices).unwrap(), 0.5);
+    let options = SearchOptions { recall_target: 0.8, form: Some(Form::TwoStage), ..SearchOptions::new(10) };
+    let found = Searcher::new(session, database, Metric::L2, options).unwrap().search(&queries).unwrap();
+    let recall = ann::recall(&found.indices, &truth.indices).unwrap();
+    assert!((0.7..1.0).contains(&recall), "{recall}");
+}
+
+#[test]
+fn eight_threads_share_a_searcher() {
+    let Some(session) = session() else { return };
+    let database = matrix(DType::F32, [2000, 8], 1);
+    for metric in Metric::ALL {
+        let options = SearchOptions { batch: 8, score_budget: 8 * 4 * 300, ..exact(5) };
+        let searcher = Arc::new(Searcher::new(session, database.clone(), metric, options).unwrap());
+        let threads: Vec<_> = (0..8)
+            .map(|thread| {
+                let searcher = Arc::clone(&searcher);
+                std::thread::spawn(move || {
+                    (0..5)
+                        .map(|round| {
+                            // Threads meet in the compilation of the same and of other sizes.
+                            let queries = matrix(DType::F32, [1 + (thread + round) % 20, 8], thread as u64);
+                            let found = searcher.search(&queries).unwrap();
+                            (queries, found)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for (queries, found) in threads.into_iter().flat_map(|thread| thread.join().unwrap()) {
+            assert_nearest(&found, metric, &queries, &database, &format!("{metric} in threads"));
+        }
+    }
+}
+
+#[test]
+fn eight_threads_make_searchers_of_one_client() {
+    let Some(session) = session() else { return };
+    let threads: Vec<_> = (0..8)
+        .map(|thread: u64| {
+            let session = session.clone();
+            std::thread::spawn(move || {
+                let metric = Metric::ALL[thread as usize % 3];
+                let database = matrix(DType::F32, [300 + thread as usize % 2, 4], thread);
+                let queries = matrix(DType::F32, [3, 4], 9);
+                let searcher = Searcher::new(&session, database.clone(), metric, exact(3)).unwrap();
+                assert_nearest(&searcher.search(&queries).unwrap(), metric, &queries, &database, "a thread");
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+fn refusal(database: Shape, options: &SearchOptions) -> String {
+    let problem = search_function(Metric::L2, &database, 1, options).unwrap_err();
+    assert!(matches!(problem, Error::Argument { .. }));
+    problem.to_string()
+}
+
+#[test]
+fn unfit_databases_and_options_are_refused() {
+    let f32s = |dims: &[usize]| Shape::new(DType::F32, dims);
+    let good = f32s(&[100, 8]);
+    for dims in [&[][..], &[100], &[100, 8, 2], &[100, 0]] {
+        assert_eq!(
+            refusal(f32s(dims), &exact(3)),
+            format!("search: database must be a matrix of vectors, got {}", f32s(dims))
+        );
+    }
+    assert_eq!(refusal(f32s(&[0, 8]), &exact(1)), "search: k must be from 1 to the database's 0 rows, got 1");
+    assert_eq!(
+        refusal(f32s(&[1 << 31, 8]), &exact(1)),
+        "search: database must be of at most 2147483647 rows, as indices are s32, got f32[2147483648,8]"
+    );
+    for k in [0, 101, usize::MAX] {
+        assert_eq!(
+            refusal(good.clone(), &exact(k)),
+            format!("search: k must be from 1 to the database's 100 rows, got {k}")
+        );
+    }
+    assert_eq!(
+        refusal(good.clone(), &SearchOptions { batch: 0, ..exact(3) }),
+        "search: batch must be 1 or more, got 0"
+    );
+    for recall_target in [0.0, -1.0, 1.5, f32::NAN] {
+        assert_eq!(
+            refusal(good.clone(), &SearchOptions { recall_target, ..exact(3) }),
+            format!("search: recall_target must be in (0, 1], got {recall_target}")
+        );
+    }
+    assert_eq!(
+        refusal(Shape::new(DType::U8, [100, 8]), &exact(3)),
+        "l2: queries must be a matrix of floats, got u8[1,8]"
+    );
+    // The largest database that has s32 indices is no problem for the graph.
+    let options = SearchOptions { score_budget: 1 << 20, ..exact(10) };
+    search_function(Metric::Cosine, &f32s(&[i32::MAX as usize, 8]), 128, &options).unwrap();
+    let Some(session) = session() else { return };
+    let problem = Searcher::new(session, matrix(DType::U8, [10, 4], 1), Metric::L2, exact(11)).unwrap_err();
+    assert_eq!(problem.to_string(), "search: k must be from 1 to the database's 10 rows, got 11");
+}
+
+#[test]
+fn unfit_queries_are_refused() {
+    let Some(session) = session() else { return };
+    let searcher = Searcher::new(session, matrix(DType::F32, [10, 4], 1), Metric::L2, exact(3)).unwrap();
+    for dims in [&[][..], &[4], &[2, 3], &[2, 5], &[1, 2, 4], &[0, 3], &[2, 0]] {
+        let problem = searcher.search(&Array::zeros(Shape::new(DType::F32, dims)).unwrap()).unwrap_err();
+        assert_eq!(
+            problem.to_string(),
+            format!(
+                "search: queries must be a matrix of width 4, as the database of 10 rows, got {}",
+                Shape::new(DType::F32, dims)
+            )
+        );
+    }
+}
+
+#[test]
+fn unfit_operands_of_search_functions_are_refused() {
+    let f32s = |dims: &[usize]| Shape::new(DType::F32, dims);
+    let options = ApproxTopKOptions::default();
+    let of = |shapes: [Shape; 3], metric| {
+        let problem = Function::trace("f", &shapes, |x| match metric {
+            Metric::InnerProduct => ann::max_inner_product(&x[0], &x[1], 2, &options),
+            Metric::L2 => ann::l2(&x[0], &x[1], &x[2], 2, &options),
+            Metric::Cosine => ann::cosine(&x[0], &x[1], &x[2], 2, &options),
+        })
+        .unwrap_err();
+        assert!(matches!(problem, Error::Argument { .. }));
+        problem.to_string()
+    };
+    for (metric, name, norms) in [
+        (Metric::InnerProduct, "max_inner_product", ""),
+        (Metric::L2, "l2", "half_norms"),
+        (Metric::Cosine, "cosine", "inverse_norms"),
+    ] {
+        assert_eq!(
+            of([f32s(&[3, 4]), f32s(&[9, 5]), f32s(&[9])], metric),
+            format!(
+                "{name}: queries must be of width 5 and dtype f32, as the database f32[9,5], got f32[3,4]"
+            )
+        );
+        assert_eq!(
+            of([f32s(&[4]), f32s(&[9, 4]), f32s(&[9])], metric),
+            format!("{name}: queries must be a matrix of floats, got f32[4]")
+        );
+        assert_eq!(
+            of([f32s(&[3, 4]), f32s(&[2, 9, 4]), f32s(&[9])], metric),
+            format!("{name}: database must be a matrix of floats, got f32[2,9,4]")
+        );
+        if !norms.is_empty() {
+            assert_eq!(
+                of([f32s(&[3, 4]), f32s(&[9, 4]), f32s(&[8])], metric),
+                format!("{name}: {norms} must be f32[9], got f32[8]")
+            );
+        }
+    }
+    assert_eq!(
+        of([f32s(&[3, 4]), Shape::new(DType::F64, [9, 4]), f32s(&[9])], Metric::L2),
+        "l2: queries must be of width 4 and dtype f64, as the database f64[9,4], got f32[3,4]"
+    );
+    let half = Function::trace("f", &[f32s(&[3])], |x| ann::half_norms(&x[0])).unwrap_err();
+    assert_eq!(half.to_string(), "half_norms: database must be a matrix of floats, got f32[3]");
+    let inverse = Function::trace("f", &[f32s(&[3])], |x| ann::inverse_norms(&x[0])).unwrap_err();
+    assert_eq!(inverse.to_string(), "inverse_norms: database must be a matrix of floats, got f32[3]");
+    let squared = |indices: Shape| {
+        Function::trace("f", &[f32s(&[3, 4]), f32s(&[9, 4]), indices], |x| {
+            ann::squared_distances(&x[0], &x[1], &x[2])
+        })
+        .unwrap_err()
+        .to_string()
+    };
+    for indices in [Shape::new(DType::S32, [2, 5]), Shape::new(DType::S32, [3]), f32s(&[3, 5])] {
+        assert_eq!(
+            squared(indices.clone()),
+            format!("squared_distances: indices must be s32 of dimensions [3, k], got {indices}")
+        );
+    }
+}
