@@ -13,7 +13,8 @@ use crate::{ApproxTopKOptions, DType, Error, Result};
 pub enum Metric {
     /// A large inner product; distances are inner products, largest first.
     InnerProduct,
-    /// A small Euclidean distance; distances are squared, smallest first.
+    /// A small Euclidean distance; distances are squared (but see
+    /// [`SearchOptions::squared_distances`](crate::ann::SearchOptions::squared_distances)), smallest first.
     L2,
     /// A large cosine of the angle between them; distances are cosines, largest first. A vector of zeros has
     /// the cosine 0 with every other.

@@ -108,11 +108,9 @@ pub(super) fn choose(
     options: &Options,
 ) -> Result<Choice> {
     let operator = format!("{} {operand} k={}", op.name(), op.k);
-    let size = operand.dims().get(op.reduction_dimension).copied().unwrap_or_default();
-    let count = op.output_size(operand)?;
     let (form, reason) = match options.approx_top_k {
         Some(form) => (form, "asked for".to_owned()),
-        None => preferred(op, operand.dtype(), size, count, capabilities)?,
+        None => preferred(op, operand, capabilities)?,
     };
     if !capabilities.forms.contains(&form) {
         return Err(Error::Unsupported {
@@ -124,21 +122,19 @@ pub(super) fn choose(
     Ok(Choice { operator, form, reason })
 }
 
-fn preferred(
-    op: &ApproxTopK,
-    dtype: DType,
-    size: usize,
-    count: usize,
-    capabilities: &Capabilities,
-) -> Result<(Form, String)> {
+fn preferred(op: &ApproxTopK, operand: &Shape, capabilities: &Capabilities) -> Result<(Form, String)> {
     let has = |form| capabilities.forms.contains(&form);
+    let count = op.output_size(operand)?;
+    let size = operand.dims()[op.reduction_dimension];
     let each = size / count.max(1);
     let blocks =
         |least: usize| (Form::Blocks, format!("{each} elements for each result, from {least} on; exact"));
     if has(Form::Blocks) && each >= capabilities.blocks_over_two_stage {
         return Ok(blocks(capabilities.blocks_over_two_stage));
     }
-    if has(Form::TwoStage) && op.aggregate_to_topk && op.recall_target < 1.0 {
+    // Where XLA would not reduce the operand, its users know the results to be exact.
+    let reduced = op.partial_reduction(operand)?.log2_reduction > 0;
+    if has(Form::TwoStage) && op.aggregate_to_topk && op.recall_target < 1.0 && reduced {
         let buckets = two_stage_buckets(op, size)?;
         let depth = size / buckets;
         if depth >= capabilities.two_stage_over_sort {
@@ -147,7 +143,7 @@ fn preferred(
         }
     }
     // Where the target's own top-k sorts, anything shorter to sort is better.
-    let partitions = capabilities.fast_top_k.contains(&dtype);
+    let partitions = capabilities.fast_top_k.contains(&operand.dtype());
     let least = if partitions { capabilities.blocks_over_sort } else { 2 };
     if has(Form::Blocks) && each >= least {
         return Ok(blocks(least));

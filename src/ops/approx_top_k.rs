@@ -4,7 +4,7 @@
 //! 2206.14286): the k best values along one dimension and their indices, of which an expected share, the recall
 //! target, are among the true k best.
 
-use crate::ann::recall::reduction_output_size;
+use crate::ann::recall::{ReductionSize, reduction_output_size};
 use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::{Operator, arity};
@@ -156,6 +156,14 @@ impl Direction {
 impl ApproxTopK {
     /// The size of the results' reduction dimension.
     pub(crate) fn output_size(&self, operand: &Shape) -> Result<usize> {
+        let planned = self.partial_reduction(operand)?.size;
+        // With an override, XLA's formula rounds a small operand's size up past it, and XLA then leaves the
+        // operand as it is.
+        Ok(if self.aggregate_to_topk { self.k } else { planned.min(operand.dims()[self.reduction_dimension]) })
+    }
+
+    /// The partial reduction by XLA's formula; it refuses what the operator does not take.
+    pub(crate) fn partial_reduction(&self, operand: &Shape) -> Result<ReductionSize> {
         let name = self.direction.name();
         let Some(&size) = operand.dims().get(self.reduction_dimension) else {
             let expected = format!("a dimension of {operand}");
@@ -168,7 +176,7 @@ impl ApproxTopK {
             let expected = format!("of at most {} elements, as indices are s32", i32::MAX);
             return Err(Error::argument(name, "reduction dimension", expected, size));
         }
-        let planned = reduction_output_size(
+        reduction_output_size(
             size,
             operand.rank(),
             self.k,
@@ -179,10 +187,7 @@ impl ApproxTopK {
         .map_err(|problem| match problem {
             Error::Argument { argument, expected, got, .. } => Error::argument(name, argument, expected, got),
             other => other,
-        })?;
-        // With an override, XLA's formula rounds a small operand's size up past it, and XLA then leaves the
-        // operand as it is.
-        Ok(if self.aggregate_to_topk { self.k } else { planned.size.min(size) })
+        })
     }
 }
 
