@@ -50,6 +50,12 @@ fn write_database(path: &std::path::Path, rows: usize) {
 #[test]
 fn a_mapped_database_is_not_copied() {
     let Some(session) = common::session() else { return };
+    let plugin = session.client().plugin();
+    if plugin.api_version() < (0, 115) {
+        // The fallback of API 0.106 keeps up to 205 MiB of its own after the products here.
+        println!("skipped: not measured on {}", plugin.path().display());
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let (small, large) = (folder.path().join("small.npy"), folder.path().join("large.npy"));
     write_database(&small, 4096);
