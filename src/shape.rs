@@ -55,14 +55,14 @@ impl Shape {
         self.dims.len()
     }
 
-    /// The number of elements.
+    /// The number of elements; the largest `usize` where it is more.
     pub fn element_count(&self) -> usize {
-        self.dims.iter().product()
+        self.dims.iter().fold(1, |count: usize, &dim| count.saturating_mul(dim))
     }
 
-    /// The number of bytes of the elements, densely packed.
+    /// The number of bytes of the elements, densely packed; the largest `usize` where it is more.
     pub fn byte_count(&self) -> usize {
-        self.element_count() * self.dtype.size()
+        self.element_count().saturating_mul(self.dtype.size())
     }
 
     /// The same dimensions with another dtype.
