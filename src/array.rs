@@ -75,11 +75,7 @@ impl Array {
             let expected = format!("{} elements ({expected} bytes) for {shape}", shape.element_count());
             return Err(Error::argument("array", "elements", expected, format!("{} bytes", bytes.len())));
         }
-        if shape.dtype() == DType::Pred
-            && let Some(byte) = bytes.iter().find(|&&byte| byte > 1)
-        {
-            return Err(Error::argument("array", "elements", "0 or 1 for a pred", byte));
-        }
+        check_preds("array", &shape, bytes)?;
         Ok(Array::filled(shape, |target| target.copy_from_slice(bytes)))
     }
 
@@ -328,6 +324,16 @@ impl Array {
     }
 }
 
+/// Requires that the elements of a shape of pred are 0 or 1.
+pub(crate) fn check_preds(operator: &'static str, shape: &Shape, bytes: &[u8]) -> Result<()> {
+    if shape.dtype() == DType::Pred
+        && let Some(byte) = bytes.iter().find(|&&byte| byte > 1)
+    {
+        return Err(Error::argument(operator, "elements", "0 or 1 for a pred", byte));
+    }
+    Ok(())
+}
+
 impl PartialEq for Array {
     /// Whether shapes and bytes are equal: a NaN equals the same NaN, and -0.0 is not 0.0.
     fn eq(&self, other: &Array) -> bool {
@@ -358,11 +364,13 @@ impl std::fmt::Display for Array {
         write!(f, "{} ", self.shape)?;
         let count = self.shape.element_count().min(PRINTED);
         let size = self.shape.dtype().size();
+        let bytes = &self.as_bytes()[..count * size];
         let texts: Vec<String> = with_element!(self.shape.dtype(), T => {
-            bytemuck::checked::cast_slice::<u8, T>(&self.as_bytes()[..count * size])
-                .iter()
-                .map(|element| element.to_string())
-                .collect()
+            match bytemuck::checked::try_cast_slice::<u8, T>(bytes) {
+                Ok(elements) => elements.iter().map(|element| element.to_string()).collect(),
+                // A device can be given a pred that is neither 0 nor 1.
+                Err(_) => bytes.iter().map(|byte| byte.to_string()).collect(),
+            }
         });
         if self.shape.element_count() > PRINTED {
             return write!(f, "{{{}, ...}}", texts.join(", "));

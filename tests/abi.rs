@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use xlann::data::Wheel;
 use xlann::pjrt::abi;
@@ -104,13 +105,14 @@ const ELSEWHERE: [&str; 1] = ["PJRT_FFI_Register_Handler_Args"];
 
 #[test]
 fn declarations_are_those_of_the_official_header() {
+    let _environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     let path = std::env::var("PJRT_C_API_HEADER").unwrap_or_else(|_| {
         let member = "xla_plugins/xla_cpu_pjrt/include/pjrt_c_api.h";
         fetch(&XLA_CPU_PJRT, member).to_string_lossy().into_owned()
     });
     if std::env::var_os("LIBCLANG_PATH").is_none() {
         let library = fetch(&LIBCLANG, "libclang-18.1.1.data/platlib/clang/native/libclang.so");
-        // SAFETY: this file has one test, and no other thread reads the environment.
+        // SAFETY: the lock keeps the other test from reading the environment meanwhile.
         unsafe { std::env::set_var("LIBCLANG_PATH", library) };
     }
     let header = read_header(&path);
@@ -157,4 +159,25 @@ fn declarations_are_those_of_the_official_header() {
         compared += 1;
     }
     println!("compared {compared} fields and constants");
+}
+
+/// Held by each test: one sets an environment variable.
+static ENVIRONMENT: Mutex<()> = Mutex::new(());
+
+#[test]
+fn a_plugin_of_an_older_api_is_refused_without_a_crash() {
+    let _environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let plugin = fetch(&XLA_CPU_PJRT, "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so");
+    // In a process of its own: unloading it would crash when that ends.
+    let output = Command::new(env!("CARGO_BIN_EXE_xlann"))
+        .args(["topk", "--input", "tests/fixtures/npy/f32.npy", "-k", "1"])
+        .env("XLANN_CPU_PLUGIN", plugin)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("its PJRT API must be 0.106 or newer, of the same major version, got 0.81"),
+        "{stderr}"
+    );
 }

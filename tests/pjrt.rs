@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use xlann::lower::{Options, lower};
 use xlann::pjrt::{Client, CompileOptions, Program, Signature, Value};
-use xlann::{Array, DType, Error, PjrtCode, Shape};
+use xlann::{Array, Builder, DType, Error, Function, PjrtCode, Shape};
 
 mod common;
 
@@ -423,5 +424,90 @@ fn events_call_back_once() {
 fn options_that_the_plugin_does_not_take_are_refused() {
     let Some(client) = common::cpu_client() else { return };
     let wrong = Client::new(client.plugin(), &[("cpu_device_count", Value::String("two".into()))]);
-    assert_eq!(wrong.unwrap_err().to_string(), "client: cpu_device_count must be an integer, got two");
+    let expected = "client: cpu_device_count must be an integer from 1 to 1024, got ";
+    assert_eq!(wrong.unwrap_err().to_string(), format!("{expected}two"));
+    for count in [-1, 0, 1 << 40] {
+        let wrong = Client::new(client.plugin(), &[("cpu_device_count", Value::Int(count))]);
+        assert_eq!(wrong.unwrap_err().to_string(), format!("{expected}{count}"));
+    }
+    let text = "func.func @main(%x: tensor<f32>) -> tensor<f32> { return %x : tensor<f32> }";
+    let scalar = Shape::scalar(DType::F32);
+    let signature =
+        Signature { name: "same".into(), parameters: vec![scalar.clone()], results: vec![scalar] };
+    for (replicas, partitions, argument) in [
+        (0, 1, "num_replicas"),
+        (1, 0, "num_partitions"),
+        (usize::MAX, 2, "num_replicas"),
+        (1 << 32, 1, "num_replicas"),
+    ] {
+        let mut options = CompileOptions::default();
+        (options.num_replicas, options.num_partitions) = (replicas, partitions);
+        let refused = client.compile(Program::StableHlo(text), signature.clone(), &options).unwrap_err();
+        assert!(
+            refused.to_string().starts_with(&format!("compile: {argument} must be from 1 on")),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn a_signature_that_is_not_the_modules_is_refused() {
+    let Some(session) = common::session() else { return };
+    let f32s = Shape::new(DType::F32, [4]);
+    let function = Function::trace("double", std::slice::from_ref(&f32s), |x| &x[0] + &x[0]).unwrap();
+    let lowered = lower(&function, session.target().capabilities, &Options::default()).unwrap();
+    let compile = |parameters: Vec<Shape>| {
+        let signature = Signature { name: "double".into(), parameters, results: vec![f32s.clone()] };
+        session.client().compile(
+            Program::Hlo(&lowered.module.to_bytes()),
+            signature,
+            &CompileOptions::default(),
+        )
+    };
+    compile(vec![f32s.clone()]).unwrap();
+    assert_eq!(
+        compile(vec![f32s.with_dtype(DType::S32)]).unwrap_err().to_string(),
+        "compile: signature of double must be that of the program's parameter 0, got s32[4]"
+    );
+    assert_eq!(compile(vec![]).unwrap_err().to_string(), "double: takes 1 arguments, got 0");
+}
+
+#[test]
+fn preds_that_are_neither_true_nor_false_are_refused() {
+    let Some(client) = common::cpu_client() else { return };
+    let memory = Arc::new(vec![1u8, 7]);
+    let refused = client.buffer_from_host(Shape::new(DType::Pred, [2]), memory, &client.devices()[0]);
+    assert_eq!(refused.unwrap_err().to_string(), "buffer: elements must be 0 or 1 for a pred, got 7");
+}
+
+#[test]
+fn programs_for_more_memory_than_there_is_are_refused() {
+    let Some(session) = common::session() else { return };
+    // XLA:CPU itself crashes while it compiles these.
+    for size in [1usize << 39, 1 << 62] {
+        let shape = Shape::new(DType::U8, [size]);
+        let builder = Builder::new("count");
+        let function = builder.finish(builder.iota(shape, 0).unwrap()).unwrap();
+        assert_eq!(code(session.compile(&function)), PjrtCode::ResourceExhausted);
+    }
+}
+
+#[test]
+fn the_last_client_may_be_dropped_in_a_callback() {
+    let Some(client) = common::cpu_client() else { return };
+    let client = Client::new(client.plugin(), &[]).unwrap();
+    let shape = Shape::new(DType::F32, [1 << 20]);
+    let add = common::compile_add(&client, &shape);
+    let argument = client.buffer_from_array(&Array::zeros(shape).unwrap(), &client.devices()[0]).unwrap();
+    let result = add.run(&[&argument, &argument]).unwrap().swap_remove(0);
+    let (send, receive) = std::sync::mpsc::channel();
+    let event = result.ready().unwrap();
+    drop((client, add, argument));
+    event
+        .on_ready(move |outcome| {
+            drop(result);
+            send.send(outcome.is_ok()).unwrap();
+        })
+        .unwrap();
+    assert!(receive.recv_timeout(Duration::from_secs(60)).unwrap());
 }

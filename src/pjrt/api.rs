@@ -55,6 +55,8 @@ impl Api {
             ("PJRT_LoadedExecutable_Destroy", table.PJRT_LoadedExecutable_Destroy.is_none()),
             ("PJRT_Buffer_Destroy", table.PJRT_Buffer_Destroy.is_none()),
             ("PJRT_Event_Destroy", table.PJRT_Event_Destroy.is_none()),
+            // Memory is lent to the plugin until it says that it is done.
+            ("PJRT_Event_Await", table.PJRT_Event_Await.is_none()),
         ]
         .into_iter()
         .filter_map(|(name, missing)| missing.then_some(name))

@@ -7,9 +7,11 @@ use super::abi::*;
 use super::api::{Api, Value, element_type, slice, text, with_slots, write_named_values};
 use super::buffer::Buffer;
 use super::compile::{Cache, CompileOptions, Key, Program};
-use super::event::Event;
+use super::event::{Event, in_callback};
 use super::executable::{Executable, Loaded, Signature};
+use super::memory;
 use super::plugin::Plugin;
+use crate::array::check_preds;
 use crate::{Array, Error, PjrtCode, Result, Shape};
 
 /// A plugin's hold on the devices of this process. Copies of it are the same client, which lives until the last
@@ -56,6 +58,9 @@ unsafe impl Sync for Inner {}
 /// ```
 pub type HostMemory = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
+/// More devices than any program splits into, and few enough to have threads of their own.
+const MAX_CPU_DEVICES: i64 = 1024;
+
 impl Client {
     /// A client with the given creation options, whose names are the plugin's, such as `cpu_device_count`.
     ///
@@ -63,10 +68,11 @@ impl Client {
     /// Where the plugin knows no such option, or does not find its devices.
     pub fn new(plugin: Plugin, options: &[(&str, Value)]) -> Result<Client> {
         if let Some((name, value)) = options.iter().find(|(name, _)| *name == "cpu_device_count")
-            && !matches!(value, Value::Int(_))
+            && !matches!(value, Value::Int(1..=MAX_CPU_DEVICES))
         {
             // The plugin ends the process.
-            return Err(Error::argument("client", *name, "an integer", value));
+            let expected = format!("an integer from 1 to {MAX_CPU_DEVICES}");
+            return Err(Error::argument("client", *name, expected, value));
         }
         let api = plugin.api();
         let values = write_named_values(options);
@@ -118,10 +124,12 @@ impl Client {
     /// Compiles a program, or gives the executable of the same program, signature and options if that is among
     /// the 64 that were last asked for. Threads that ask for the same at once wait for one compilation.
     ///
-    /// `signature` is what the program takes and gives; of it, the plugin can confirm the results only.
+    /// `signature` is what the program takes and gives. It is checked against an HLO module; of StableHLO, the
+    /// plugin can confirm the results only.
     ///
     /// # Errors
-    /// Where the plugin does not compile the program, or it has other results than the signature says.
+    /// Where the options ask for no device or more than there are, the plugin does not compile the program, it
+    /// takes or gives other shapes than the signature says, or these cannot fit the machine's memory.
     ///
     /// ```
     /// use xlann::{Array, DType, Session, Shape};
@@ -149,8 +157,13 @@ impl Client {
         signature: Signature,
         options: &CompileOptions,
     ) -> Result<Executable> {
+        options.check(self.inner.devices.len())?;
         let key = Key::new(program, signature, options);
         let loaded = self.inner.cache.get(key, |key| {
+            key.check_signature()?;
+            if self.is_in_host_memory() {
+                memory::check_compile(key.signature())?;
+            }
             let mut code = key.program().to_vec();
             let format = key.format();
             let program = PJRT_Program {
@@ -239,11 +252,10 @@ impl Client {
     /// order. Their number of bytes must be the shape's.
     ///
     /// On CPU the buffer reads them in place where they start at a multiple of 64 bytes, so that a mapped file
-    /// is not copied. The memory is let go when neither the buffer nor a running program needs it. The bytes of
-    /// a pred must be 0 or 1.
+    /// is not copied. The memory is let go when neither the buffer nor a running program needs it.
     ///
     /// # Errors
-    /// Where the number of bytes is not the shape's, or the device is not this client's or has no room.
+    /// Where the number of bytes is not the shape's, a pred is neither 0 nor 1, or the device is not this client's or has no room.
     ///
     /// ```
     /// use xlann::{Array, DType, Session, Shape};
@@ -265,6 +277,7 @@ impl Client {
             let expected = format!("{expected} bytes for {shape}");
             return Err(Error::argument("buffer", "memory", expected, format!("{} bytes", bytes.len())));
         }
+        check_preds("buffer", &shape, bytes)?;
         // SAFETY: the bytes are borrowed from what `memory` holds, and stay so while a clone of it lives: to
         // change or move them, its owner would need exclusive access, which nothing has while it is shared.
         unsafe { self.upload(shape, bytes, memory.clone(), device) }
@@ -374,11 +387,34 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        let remains =
+            Remains { api: self.plugin.api(), raw: self.raw, cache: std::mem::take(&mut self.cache) };
+        if in_callback() {
+            // A client waits for its threads to end, of which this is one. Without a new thread it is left.
+            let _ = std::thread::Builder::new().spawn(move || remains.destroy());
+        } else {
+            remains.destroy();
+        }
+    }
+}
+
+/// What is left of a client that nothing holds any more.
+struct Remains {
+    api: &'static Api,
+    raw: *mut PJRT_Client,
+    cache: Cache,
+}
+
+// SAFETY: PJRT clients and executables may be destroyed on any thread.
+unsafe impl Send for Remains {}
+
+impl Remains {
+    fn destroy(self) {
         // Executables go before their client.
-        self.cache = Cache::default();
+        drop(self.cache);
         let mut args = PJRT_Client_Destroy_Args { client: self.raw, ..PJRT_Client_Destroy_Args::new() };
         // SAFETY: buffers and executables hold the client, so that none is left. A failure leaves nothing to do.
-        let _ = unsafe { self.plugin.api().call(&mut args) };
+        let _ = unsafe { self.api.call(&mut args) };
     }
 }
 

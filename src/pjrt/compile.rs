@@ -7,7 +7,9 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use prost::Message;
 
 use super::executable::{Loaded, Signature};
-use crate::Result;
+use crate::hlo::HloModuleProto;
+use crate::hlo::proto::ShapeProto;
+use crate::{Error, Result};
 
 /// A program in one of the forms that plugins compile.
 ///
@@ -58,6 +60,21 @@ impl Default for CompileOptions {
 }
 
 impl CompileOptions {
+    /// Requires that the program runs on at least one of `devices` devices, and on no more: plugins end the
+    /// process where it would not.
+    pub(super) fn check(&self, devices: usize) -> Result<()> {
+        let refused = |argument: &str, got: usize| {
+            let expected = format!("from 1 on, with replicas times partitions at most {devices}");
+            Err(Error::argument("compile", argument, expected, got))
+        };
+        match self.num_replicas.checked_mul(self.num_partitions) {
+            Some(0) if self.num_replicas == 0 => refused("num_replicas", 0),
+            Some(0) => refused("num_partitions", 0),
+            Some(product) if product <= devices => Ok(()),
+            _ => refused("num_replicas", self.num_replicas),
+        }
+    }
+
     /// The options as a serialized `CompileOptionsProto`.
     pub(super) fn to_proto(&self) -> Vec<u8> {
         CompileOptionsProto {
@@ -131,6 +148,32 @@ impl Key {
             signature,
             options: options.clone(),
         }
+    }
+
+    /// Requires that an HLO module takes and gives what the signature says. A program that is no such module is
+    /// left for the plugin to refuse.
+    pub fn check_signature(&self) -> Result<()> {
+        let Some(shape) = (self.format == "hlo")
+            .then(|| HloModuleProto::decode(self.program.as_slice()).ok())
+            .flatten()
+            .and_then(|module| module.host_program_shape)
+        else {
+            return Ok(());
+        };
+        let Signature { name, parameters, .. } = &self.signature;
+        if shape.parameters.len() != parameters.len() {
+            let (expected, got) = (shape.parameters.len(), parameters.len());
+            return Err(Error::ArgumentCount { function: name.clone(), expected, got });
+        }
+        for (index, (theirs, ours)) in shape.parameters.iter().zip(parameters).enumerate() {
+            let ours_proto = ShapeProto::from(ours);
+            if (theirs.element_type, &theirs.dimensions) != (ours_proto.element_type, &ours_proto.dimensions)
+            {
+                let expected = format!("that of the program's parameter {index}");
+                return Err(Error::argument("compile", format!("signature of {name}"), expected, ours));
+            }
+        }
+        Ok(())
     }
 
     pub fn format(&self) -> &'static str {

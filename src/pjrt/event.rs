@@ -1,6 +1,7 @@
 //! Events: the end of something that a plugin does on its own time.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -116,8 +117,19 @@ unsafe extern "C" fn ready(error: *mut PJRT_Error, pending: *mut c_void) {
         // SAFETY: the plugin gives the error to its callback.
         Err(unsafe { api.error("PJRT_Event_OnReady", error) })
     };
+    IN_CALLBACK.set(true);
     // Unwinding must not reach the plugin's frames.
     let _ = catch_unwind(AssertUnwindSafe(|| callback(outcome)));
+    IN_CALLBACK.set(false);
+}
+
+thread_local! {
+    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is the plugin's and runs a callback, so that it must not wait for the plugin.
+pub(super) fn in_callback() -> bool {
+    IN_CALLBACK.get()
 }
 
 impl Drop for Event {

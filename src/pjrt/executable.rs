@@ -8,7 +8,8 @@ use super::api::{Api, slice, with_slots};
 use super::buffer::Buffer;
 use super::client::Client;
 use super::compiled::Compiled;
-use crate::{Array, Error, PjrtCode, Result, Shape};
+use super::memory;
+use crate::{Array, Error, Result, Shape};
 
 /// What a program takes and gives.
 ///
@@ -155,16 +156,6 @@ impl Drop for Loaded {
     }
 }
 
-/// The bytes that Linux says new allocations can have, swap included; `None` where it does not say.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| {
-        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-        rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    };
-    Some((field("MemAvailable:")? + field("SwapFree:").unwrap_or(0)) << 10)
-}
-
 impl Executable {
     pub(super) fn new(loaded: Arc<Loaded>, client: Client) -> Executable {
         Executable { loaded, client }
@@ -229,16 +220,8 @@ impl Executable {
                 ));
             }
         }
-        if let Some(needed) = *large
-            && let Some(available) = available_memory()
-            && needed > available
-        {
-            // The system would grant the memory and end the process when it is written.
-            return Err(Error::Pjrt {
-                call: PJRT_LoadedExecutable_Execute_Args::CALL,
-                code: PjrtCode::ResourceExhausted,
-                message: format!("{} needs {needed} bytes, of which {available} are left", signature.name),
-            });
+        if let Some(needed) = *large {
+            memory::check_run(signature, needed)?;
         }
         let mut options = PJRT_ExecuteOptions {
             non_donatable_input_indices: non_donatable.as_ptr(),

@@ -44,5 +44,6 @@ mod elf;
 mod event;
 mod executable;
 mod ffi;
+mod memory;
 mod plugin;
 mod search;

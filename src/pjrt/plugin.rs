@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::error::Error as _;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -58,7 +59,7 @@ static LOADED: Mutex<Vec<&'static Loaded>> = Mutex::new(Vec::new());
 impl Plugin {
     /// Loads a plugin from a file. The same file, by whatever path, is loaded once.
     ///
-    /// Loading runs code of the library; a library that is not a plugin is unloaded again.
+    /// Loading runs code of the library; it stays loaded even if it is refused.
     ///
     /// # Errors
     /// [`Error::Plugin`] where the file does not exist, is not a shared library, has no `GetPjrtApi`, is of
@@ -94,6 +95,8 @@ impl Plugin {
             let reason = problem.source().map_or(problem.to_string(), |reason| reason.to_string());
             refused(format!("it cannot be loaded: {reason}"))
         })?;
+        // Never unloaded, not even if refused: plugins start threads as soon as they are loaded.
+        let library = ManuallyDrop::new(library);
         // SAFETY: in every plugin the symbol is a function of this type.
         let get_api = unsafe { library.get::<unsafe extern "C" fn() -> *const PJRT_Api>(b"GetPjrtApi\0") }
             .map_err(|_| refused("it has no function GetPjrtApi".into()))?;
@@ -102,9 +105,8 @@ impl Plugin {
         if let Some(loaded) = plugins.iter().find(|loaded| loaded.raw == raw) {
             return Ok(Plugin { loaded });
         }
-        // SAFETY: `raw` is what GetPjrtApi returned; the library is kept for ever where its table is kept.
+        // SAFETY: `raw` is what GetPjrtApi returned; the library is kept for ever.
         let api = unsafe { Api::new(raw) }.map_err(refused)?;
-        std::mem::forget(library);
         let mut initialize = PJRT_Plugin_Initialize_Args::new();
         // SAFETY: the first call into the plugin, as PJRT asks for.
         unsafe { api.call(&mut initialize) }
