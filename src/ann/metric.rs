@@ -167,8 +167,13 @@ pub fn half_norms(database: &Tensor) -> Result<Tensor> {
 /// ```
 pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
     check_matrix("inverse_norms", "database", database)?;
-    let squares = (database * database)?.reduce_sum(&[1])?;
-    squares.equal(0)?.select(&squares, squares.rsqrt()?)
+    // Scaled by the largest element, the squares neither overflow nor vanish.
+    let largest = database.abs()?.reduce_max(&[1])?;
+    let zero = largest.equal(0)?;
+    let scale = zero.select(&largest.full_like(1)?, &largest)?;
+    let scaled = (database / scale.expand_dims(1)?)?;
+    let inverse = ((&scaled * &scaled)?.reduce_sum(&[1])?.rsqrt()? / scale)?;
+    zero.select(&largest, inverse)
 }
 
 /// The squared Euclidean distance of each query to the database vectors at `indices`, from the differences:

@@ -9,7 +9,7 @@ use crate::data::MappedArray;
 use crate::graph::{Builder, Function, Tensor};
 use crate::lower::{self, Choice, Form};
 use crate::pjrt::{Buffer, Executable};
-use crate::{ApproxTopKOptions, Array, DType, Error, Result, Session, Shape};
+use crate::{ApproxTopKOptions, Array, DType, Error, Operand, Result, Session, Shape};
 
 /// How a [`Searcher`] searches.
 ///
@@ -29,7 +29,7 @@ pub struct SearchOptions {
     pub batch: usize,
     /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do. The
     /// rows of a block, of which the device makes a copy, may take as many again. A block has `k` rows at
-    /// least. Default: 16 MiB, which stay in a processor's cache.
+    /// least; and true squared distances take the vectors of a batch's neighbours beside it. Default: 16 MiB, which stay in a processor's cache.
     pub score_budget: usize,
     /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
     /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
@@ -120,13 +120,9 @@ impl Searcher {
         metric: Metric,
         options: SearchOptions,
     ) -> Result<Searcher> {
-        let mut database = database.into();
+        let database = database.into();
         let mut shape = database.shape().clone();
         check_options(&shape, &options)?;
-        if shape.dtype() == DType::Pred {
-            // No device may see a pred that is neither 0 nor 1: this checks.
-            database = database.to_array()?.into();
-        }
         let client = session.client();
         let device = &client.devices()[0];
         let mut arguments = vec![client.buffer_from_host(shape.clone(), Arc::new(database), device)?];
@@ -372,39 +368,38 @@ impl Search<'_> {
         let blocks = rows.div_ceil((in_budget / queries.max(width)).max(1)).min(rows / k);
         let block = rows / blocks;
         let builder = self.queries.builder();
-        let found = self.database.shape().with_dims([queries, blocks * k]);
+        // From the last block to the first, each block's neighbours in front: equal ones stay in the order of
+        // their indices. A NaN is worse than every neighbour.
         let state = [
-            &builder.scalar(0i32)?,
-            &builder.constant(Array::zeros(found.with_dims([]))?)?.broadcast_to(found.dims())?,
-            &builder.scalar(0i32)?.broadcast_to(found.dims())?,
+            &builder.scalar(blocks as i32)?,
+            &f64::NAN.tensor(&self.queries)?.broadcast_to(&[queries, k])?,
+            &builder.scalar(0i32)?.broadcast_to(&[queries, k])?,
             &self.queries,
             &self.database,
         ];
         let state: Vec<&Tensor> = state.into_iter().chain(&self.norms).collect();
         let shapes: Vec<Shape> = state.iter().map(|tensor| tensor.shape().clone()).collect();
-        let condition = Function::trace("blocks_left", &shapes, |x| x[0].less(blocks as i32))?;
+        let condition = Function::trace("blocks_left", &shapes, |x| x[0].greater(0))?;
         let body = Function::trace("search_block", &shapes, |x| {
-            let start = (&x[0] * block as i32)?;
+            let number = (&x[0] - 1)?;
+            let start = (&number * block as i32)?;
             let (distances, indices) = self.of(&x[3], &x[4], x.get(5), &start, block)?.nearest(rows)?;
-            let (zero, place) = (start.builder().scalar(0i32)?, (&x[0] * k as i32)?);
             let mut state = x.to_vec();
-            state[0] = (&x[0] + 1)?;
-            state[1] = x[1].dynamic_update_slice(&distances, &[&zero, &place])?;
-            state[2] = x[2].dynamic_update_slice(&(indices + start)?, &[&zero, &place])?;
+            (state[1], state[2]) = self.merge([&distances, &x[1]], [&(indices + start)?, &x[2]])?;
+            state[0] = number;
             Ok(state)
         })?;
         let state = builder.while_loop(&state, condition, body)?;
-        let (mut distances, mut indices) = (state[1].clone(), state[2].clone());
+        let (distances, indices) = (state[1].clone(), state[2].clone());
         // Fewer rows than there are blocks are left over: each is a candidate.
         let rest = rows - blocks * block;
-        if rest > 0 {
-            let start = builder.scalar((blocks * block) as i32)?;
-            let rest = self.of(&self.queries, &self.database, self.norms.as_ref(), &start, rest)?.scores()?;
-            let index = (builder.iota(rest.shape().with_dtype(DType::S32), 1)? + start)?;
-            distances = Tensor::concatenate(&[&distances, &rest], 1)?;
-            indices = Tensor::concatenate(&[&indices, &index], 1)?;
+        if rest == 0 {
+            return Ok((distances, indices));
         }
-        self.aggregate(&distances, &indices)
+        let start = builder.scalar((blocks * block) as i32)?;
+        let rest = self.of(&self.queries, &self.database, self.norms.as_ref(), &start, rest)?.scores()?;
+        let index = (builder.iota(rest.shape().with_dtype(DType::S32), 1)? + start)?;
+        self.merge([&distances, &rest], [&indices, &index])
     }
 
     /// The search of `rows` rows of the database from `start` on, in the function of these tensors.
@@ -450,6 +445,11 @@ impl Search<'_> {
             Metric::L2 => distances.approx_min_k(self.options.k, options),
             Metric::InnerProduct | Metric::Cosine => distances.approx_max_k(self.options.k, options),
         }
+    }
+
+    /// The best of two lots of distances, exactly, and those of their indices.
+    fn merge(&self, distances: [&Tensor; 2], indices: [&Tensor; 2]) -> Result<(Tensor, Tensor)> {
+        self.aggregate(&Tensor::concatenate(&distances, 1)?, &Tensor::concatenate(&indices, 1)?)
     }
 
     /// The best of some distances, exactly, and those of their indices.
