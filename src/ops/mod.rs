@@ -31,7 +31,7 @@ pub(crate) trait Operator {
         false
     }
 
-    /// The same, for a pass that rewrites them.
+    /// Those that are lowered with it, for a pass that rewrites them.
     fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
         Vec::new()
     }
