@@ -34,7 +34,9 @@ pub(super) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> 
         opened.map_err(|error| io(&path, problem.map_or(error, std::io::Error::from_raw_os_error)))?;
     let mut writer = BufWriter::with_capacity(1 << 16, temporary.as_file());
     content(&mut writer)?;
-    writer.into_inner().map_err(|error| io(&path, error.into_error()))?;
+    let file = writer.into_inner().map_err(|error| io(&path, error.into_error()))?;
+    // Else a power loss after the renaming could leave an empty file under the name.
+    file.sync_all().map_err(|error| io(&path, error))?;
     temporary.persist(&path).map_err(|error| io(&path, error.error))?;
     Ok(())
 }

@@ -184,6 +184,8 @@ fn pip_download(
         .args(["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--dest"])
         .arg(folder)
         .arg(wheel.to_string())
+        // Nothing is installed, so that it does not matter into which environment.
+        .env("PIP_REQUIRE_VIRTUALENV", "0")
         .stdin(Stdio::null())
         .output()
 }
