@@ -104,11 +104,11 @@ fn measure(session: &Session, vectors: &Array) -> anyhow::Result<()> {
     seconds.sort_by(f64::total_cmp);
     let exact = SearchOptions { recall_target: 1.0, form: Some(Form::Sort), ..options };
     let exact = Searcher::new(session, vectors.clone(), Metric::Cosine, exact)?.search(&queries)?;
-    println!("\nthe 10 nearest of each of {QUERIES} queries, in one batch");
+    println!("\nthe 10 nearest of each of {QUERIES} queries");
     println!("  {}", choices[0]);
     println!("  compiled in {:.2} s", compiled_in.as_secs_f64());
     println!("  recall {:.4} against the exact search", ann::recall(&found.indices, &exact.indices)?);
-    println!("  {:.1} ms a batch, {:.0} queries a second", seconds[2] * 1e3, QUERIES as f64 / seconds[2]);
+    println!("  {:.1} ms for all, {:.0} queries a second", seconds[2] * 1e3, QUERIES as f64 / seconds[2]);
     Ok(())
 }
 

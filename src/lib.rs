@@ -1,4 +1,4 @@
-//! XLA nearest neighbours: tensor functions and approximate top-k on TPU, GPU and CPU.
+//! XLA nearest neighbours: tensor functions and approximate top-k, compiled through PJRT plugins.
 //!
 //! A program describes a tensor function as a graph, and the crate lowers it to HLO, the language of the XLA
 //! compiler, has a PJRT plugin compile it for a device, and runs it there. Approximate top-k

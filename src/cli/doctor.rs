@@ -144,7 +144,7 @@ fn describe(target: &Target, plugin: Plugin, summary: &mut Summary) -> Value {
     object
 }
 
-/// The processor's vector features that XLA or our kernels can use.
+/// The processor's vector features that XLA can use.
 fn processor_features() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     {

@@ -63,7 +63,7 @@ pub struct Search {
     queries: PathBuf,
     #[command(flatten)]
     arguments: SearchArguments,
-    /// How many queries a batch has: the number that is asked for, and timed, at once
+    /// How many queries are asked for at once, which is what is timed
     #[arg(long, default_value_t = 128, value_name = "B", value_parser = positive)]
     batch: usize,
     /// How often to run all queries; the time is the median
