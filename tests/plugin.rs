@@ -104,7 +104,7 @@ fn plugins_of_another_kind_are_refused() {
             "",
             "it lacks PJRT_Error_Destroy, PJRT_Error_Message, PJRT_Error_GetCode, PJRT_Plugin_Initialize, \
              PJRT_Client_Create, PJRT_Client_Destroy, PJRT_LoadedExecutable_Destroy, PJRT_Buffer_Destroy, \
-             PJRT_Event_Destroy",
+             PJRT_Event_Destroy, PJRT_Event_Await",
         ),
         (
             "for (int i = 0; i < 60; ++i) api.functions[i] = nothing;
