@@ -511,3 +511,31 @@ fn the_last_client_may_be_dropped_in_a_callback() {
         .unwrap();
     assert!(receive.recv_timeout(Duration::from_secs(60)).unwrap());
 }
+
+#[test]
+fn arguments_are_donated_only_when_asked_for() {
+    let Some(client) = common::cpu_client() else { return };
+    let shape = Shape::new(DType::F32, [1024]);
+    let text = "func.func @main(%x: tensor<1024xf32> {tf.aliasing_output = 0 : i32}) -> tensor<1024xf32> {
+      %y = stablehlo.add %x, %x : tensor<1024xf32>
+      return %y : tensor<1024xf32>
+    }";
+    let signature =
+        Signature { name: "twice".into(), parameters: vec![shape.clone()], results: vec![shape.clone()] };
+    let twice = client.compile(Program::StableHlo(text), signature, &CompileOptions::default()).unwrap();
+    let ones = Array::new([1024], &[1f32; 1024]).unwrap();
+    let on_host = client.buffer_from_array(&ones, &client.devices()[0]).unwrap();
+    let kept = twice.run(&[&on_host]).unwrap().remove(0);
+    assert!(!on_host.is_deleted().unwrap());
+    let fours = twice.run_donating(&[&kept], &[0]).unwrap().remove(0);
+    assert_eq!(fours.to_array().unwrap(), Array::new([1024], &[4f32; 1024]).unwrap());
+    assert!(kept.is_deleted().unwrap());
+    // The array's own memory is not the plugin's to write.
+    let twos = twice.run_donating(&[&on_host], &[0]).unwrap().remove(0);
+    assert_eq!(twos.to_array().unwrap(), Array::new([1024], &[2f32; 1024]).unwrap());
+    assert_eq!(ones, Array::new([1024], &[1f32; 1024]).unwrap());
+    assert_eq!(
+        twice.run_donating(&[&fours], &[1]).unwrap_err().to_string(),
+        "executable: donated must be numbers of arguments of twice, below 1, got 1"
+    );
+}

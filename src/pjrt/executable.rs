@@ -64,7 +64,7 @@ pub(super) struct Loaded {
     signature: Signature,
     /// The positions, among the client's devices, of those that it runs on.
     devices: Vec<usize>,
-    /// The position of every argument: callers keep their buffers.
+    /// The position of every argument: callers keep their buffers unless they say otherwise.
     non_donatable: Vec<i64>,
     /// The bytes that a run allocates in host memory, where those are many.
     large: Option<u64>,
@@ -182,7 +182,7 @@ impl Executable {
     /// # Errors
     /// Where arguments are too many or too few, of other shapes than the parameters, deleted, or another client's
     /// or device's; where the executable is one for several devices; and those of the plugin. On CPU, a run that
-    /// needs more memory than the machine has left is refused as [`PjrtCode::ResourceExhausted`].
+    /// needs more memory than the machine has left is refused as [`PjrtCode::ResourceExhausted`](crate::PjrtCode::ResourceExhausted).
     ///
     /// ```
     /// use xlann::{Array, DType, Function, Session, Shape};
@@ -201,7 +201,29 @@ impl Executable {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn run(&self, arguments: &[&Buffer]) -> Result<Vec<Buffer>> {
-        let Loaded { signature, non_donatable, large, .. } = &*self.loaded;
+        self.run_keeping(arguments, &self.loaded.non_donatable)
+    }
+
+    /// As [`run`](Executable::run), but the arguments of the numbers `donated` are given up: where the program says
+    /// that a result may take a parameter's memory (in StableHLO, the attribute `tf.aliasing_output`), it does,
+    /// and the argument's buffer is deleted. Elsewhere nothing changes; host memory that a buffer reads in place
+    /// is never written.
+    ///
+    /// # Errors
+    /// As [`run`](Executable::run), and where there is no argument of such a number.
+    pub fn run_donating(&self, arguments: &[&Buffer], donated: &[usize]) -> Result<Vec<Buffer>> {
+        let kept = &self.loaded.non_donatable;
+        if let Some(number) = donated.iter().find(|&&number| number >= kept.len()) {
+            let expected = format!("numbers of arguments of {}, below {}", self.signature().name, kept.len());
+            return Err(Error::argument("executable", "donated", expected, number));
+        }
+        let kept: Vec<i64> =
+            kept.iter().copied().filter(|&kept| !donated.contains(&(kept as usize))).collect();
+        self.run_keeping(arguments, &kept)
+    }
+
+    fn run_keeping(&self, arguments: &[&Buffer], non_donatable: &[i64]) -> Result<Vec<Buffer>> {
+        let Loaded { signature, large, .. } = &*self.loaded;
         let device = self.device()?;
         if arguments.len() != signature.parameters.len() {
             return Err(self.argument_count(arguments.len()));
