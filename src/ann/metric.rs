@@ -154,6 +154,8 @@ pub fn half_norms(database: &Tensor) -> Result<Tensor> {
 
 /// The inverse of the norm of each row of a matrix, 0 for rows of zeros: `[n, d]` gives `[n]`.
 ///
+/// The squares must be in the dtype's range: in f32, norms from about 1e-19 to 1e19 are.
+///
 /// # Errors
 /// Where the operand is not a matrix.
 ///
@@ -167,13 +169,8 @@ pub fn half_norms(database: &Tensor) -> Result<Tensor> {
 /// ```
 pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
     check_matrix("inverse_norms", "database", database)?;
-    // Scaled by the largest element, the squares neither overflow nor vanish.
-    let largest = database.abs()?.reduce_max(&[1])?;
-    let zero = largest.equal(0)?;
-    let scale = zero.select(&largest.full_like(1)?, &largest)?;
-    let scaled = (database / scale.expand_dims(1)?)?;
-    let inverse = ((&scaled * &scaled)?.reduce_sum(&[1])?.rsqrt()? / scale)?;
-    zero.select(&largest, inverse)
+    let squares = (database * database)?.reduce_sum(&[1])?;
+    squares.equal(0)?.select(&squares, squares.rsqrt()?)
 }
 
 /// The squared Euclidean distance of each query to the database vectors at `indices`, from the differences:
