@@ -3,7 +3,7 @@
 mod runner;
 
 use proptest::prelude::*;
-use runner::{assert_close, run};
+use runner::{assert_close, indices, run};
 use xlann::{Array, DType, Error, Function, GatherDims, ScatterDims, ScatterKind, Shape, Tensor};
 
 const KINDS: [ScatterKind; 4] = [ScatterKind::Set, ScatterKind::Add, ScatterKind::Max, ScatterKind::Min];
@@ -30,16 +30,6 @@ fn count(dtype: DType, dims: &[usize], first: usize) -> Array {
     let shape = Shape::new(dtype, dims);
     let values: Vec<f64> = (first..first + shape.element_count()).map(|value| value as f64).collect();
     Array::from_f64(shape, &values).unwrap()
-}
-
-/// The index of every position, in row-major order.
-fn indices(dims: &[usize]) -> Vec<Vec<usize>> {
-    dims.iter().fold(vec![Vec::new()], |indices, &dim| {
-        indices
-            .iter()
-            .flat_map(|index| (0..dim).map(move |next| [index.as_slice(), &[next]].concat()))
-            .collect()
-    })
 }
 
 fn position(dims: &[usize], index: &[usize]) -> usize {

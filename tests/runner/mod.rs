@@ -93,6 +93,16 @@ pub fn assert_valid(operand: &Array, results: &[Array], min: bool, sorted: bool,
     }
 }
 
+/// The index of every position, in row-major order.
+pub fn indices(dims: &[usize]) -> Vec<Vec<usize>> {
+    dims.iter().fold(vec![Vec::new()], |indices, &dim| {
+        indices
+            .iter()
+            .flat_map(|index| (0..dim).map(move |next| [index.as_slice(), &[next]].concat()))
+            .collect()
+    })
+}
+
 /// Checks and evaluates `function`, runs it on the backends, and gives the interpreter's results.
 ///
 /// # Panics
