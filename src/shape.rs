@@ -46,6 +46,12 @@ impl Shape {
     }
 
     /// The size of each dimension.
+    ///
+    /// ```
+    /// use xlann::{DType, Shape};
+    /// let shape = Shape::new(DType::F32, [2, 3]);
+    /// assert_eq!((shape.dims(), shape.rank()), (&[2, 3][..], 2));
+    /// ```
     pub fn dims(&self) -> &[usize] {
         &self.dims
     }
@@ -56,6 +62,12 @@ impl Shape {
     }
 
     /// The number of elements; the largest `usize` where it is more.
+    ///
+    /// ```
+    /// use xlann::{DType, Shape};
+    /// let shape = Shape::new(DType::F32, [2, 3]);
+    /// assert_eq!((shape.element_count(), shape.byte_count()), (6, 24));
+    /// ```
     pub fn element_count(&self) -> usize {
         self.dims.iter().fold(1, |count: usize, &dim| count.saturating_mul(dim))
     }

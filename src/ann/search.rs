@@ -40,6 +40,12 @@ pub struct SearchOptions {
 
 impl SearchOptions {
     /// The defaults for `k` neighbours.
+    ///
+    /// ```
+    /// use xlann::ann::SearchOptions;
+    /// let options = SearchOptions::new(10);
+    /// assert_eq!((options.k, options.batch, options.recall_target), (10, 128, 0.95));
+    /// ```
     pub fn new(k: usize) -> SearchOptions {
         SearchOptions {
             k,
@@ -114,6 +120,18 @@ impl Searcher {
     /// # Errors
     /// Where the database is no matrix with at least one row and column and at most 2^31 - 1 rows, k is 0 or
     /// more than its rows, or another option is out of its range; and those of the device.
+    ///
+    /// ```
+    /// use xlann::ann::{Metric, SearchOptions, Searcher};
+    /// use xlann::{Array, DType, Session};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let database = Array::new([2, 2], &[0u8, 1, 2, 3])?;
+    ///     let searcher = Searcher::new(&session, database, Metric::L2, SearchOptions::new(1))?;
+    ///     assert_eq!(searcher.database_shape().dtype(), DType::F32);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn new(
         session: &Session,
         database: impl Into<MappedArray>,

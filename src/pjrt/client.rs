@@ -66,6 +66,17 @@ impl Client {
     ///
     /// # Errors
     /// Where the plugin knows no such option, or does not find its devices.
+    ///
+    /// ```
+    /// use xlann::pjrt::{Client, Plugin, Value};
+    /// use xlann::target::cpu;
+    ///
+    /// if let Ok(plugin) = Plugin::find(&cpu::TARGET.plugin) {
+    ///     let client = Client::new(plugin, &[("cpu_device_count", Value::Int(2))])?;
+    ///     assert_eq!(client.devices().len(), 2);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn new(plugin: Plugin, options: &[(&str, Value)]) -> Result<Client> {
         if let Some((name, value)) = options.iter().find(|(name, _)| *name == "cpu_device_count")
             && !matches!(value, Value::Int(1..=MAX_CPU_DEVICES))

@@ -211,6 +211,19 @@ impl Executable {
     ///
     /// # Errors
     /// As [`run`](Executable::run), and where there is no argument of such a number.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Session, Shape};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("double", &[Shape::scalar(DType::F32)], |x| &x[0] * 2)?;
+    ///     let client = session.client();
+    ///     let x = client.buffer_from_array(&Array::scalar(1f32), &client.devices()[0])?;
+    ///     let results = session.compile(&f)?.run_donating(&[&x], &[0])?;
+    ///     assert_eq!(results[0].to_array()?, Array::scalar(2f32));
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn run_donating(&self, arguments: &[&Buffer], donated: &[usize]) -> Result<Vec<Buffer>> {
         let kept = &self.loaded.non_donatable;
         if let Some(number) = donated.iter().find(|&&number| number >= kept.len()) {

@@ -55,6 +55,13 @@ impl Target {
     ///
     /// # Errors
     /// Where there is none.
+    ///
+    /// ```
+    /// use xlann::target::Target;
+    /// assert_eq!(Target::named("cpu")?.name(), "cpu");
+    /// assert!(Target::named("abacus").is_err());
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
     pub fn named(name: &str) -> Result<&'static Target> {
         TARGETS.into_iter().find(|target| target.name() == name).ok_or_else(|| {
             let names: Vec<_> = TARGETS.iter().map(|target| target.name()).collect();
