@@ -95,6 +95,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A transform cannot go through an operator.
+    #[error("{operator}: {transform} cannot go through it: {reason}")]
+    NoRule {
+        /// The operator.
+        operator: &'static str,
+        /// The transform.
+        transform: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// A call into a PJRT plugin failed.
     #[error("{call}: {message} ({code})")]
     Pjrt {

@@ -130,7 +130,6 @@
 //! - Shapes are static. Dtypes are those of [`DType`]: no complex numbers, no floats of 8 bits or less.
 //! - An executable runs on one device, and a database must fit into that device's memory.
 //! - Indices of top-k are s32: a searched dimension has less than 2^31 elements.
-//! - A function cannot be differentiated or vectorized yet.
 //! - It builds on Unix only.
 
 pub use array::Array;
@@ -146,6 +145,7 @@ pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
 #[doc(inline)]
 pub use target::Session;
+pub use transform::{grad, jvp, value_and_grad, vjp, vmap};
 
 pub mod ann;
 mod array;
@@ -159,6 +159,7 @@ mod ops;
 pub mod pjrt;
 mod shape;
 pub mod target;
+pub mod transform;
 
 /// The examples of the README are tests too.
 #[cfg(doctest)]

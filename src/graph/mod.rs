@@ -22,6 +22,7 @@ mod check;
 mod emit;
 mod eval;
 mod print;
+mod prune;
 mod tensor;
 
 pub(crate) use emit::Convention;

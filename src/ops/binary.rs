@@ -3,6 +3,7 @@
 use crate::graph::{Operand, Tensor, same_dtype};
 use crate::hlo;
 use crate::ops::{Operator, arity};
+use crate::transform::{Dual, Jvp, Part, Transposition, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// An elementwise operator of two operands of equal shape.
@@ -176,6 +177,90 @@ impl Operator for Binary {
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
         Ok(vec![module.add(self.facts().1, inputs[0].shape(), &[&inputs[0], &inputs[1]])])
     }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let (x, y) = (&inputs[0].primal, &inputs[1].primal);
+        let out = rule.primal(inputs)?.remove(0);
+        let by_x = inputs[0].tangent.as_ref().map(|t| self.derivative_by_x(x, y, t)).transpose()?;
+        let by_y = inputs[1].tangent.as_ref().map(|t| self.derivative_by_y(x, y, &out, t)).transpose()?;
+        let tangent = match (by_x, by_y) {
+            (Some(by_x), Some(by_y)) => Some((by_x + by_y)?),
+            (by_x, by_y) => by_x.or(by_y),
+        };
+        Ok(vec![Dual { primal: out, tangent }])
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None, None]) };
+        Ok(match (self, inputs[0].known(), inputs[1].known()) {
+            (Binary::Add, _, _) => vec![Some(cotangent.clone()), Some(cotangent.clone())],
+            (Binary::Sub, _, None) => vec![Some(cotangent.clone()), Some((-cotangent)?)],
+            (Binary::Sub, _, Some(_)) => vec![Some(cotangent.clone()), None],
+            (Binary::Mul, Some(x), _) => vec![None, Some((cotangent * x)?)],
+            (Binary::Mul, _, Some(y)) => vec![Some((cotangent * y)?), None],
+            (Binary::Div, _, Some(y)) => vec![Some((cotangent / y)?), None],
+            _ => return no_rule(self.name(), "vjp", "it is not linear"),
+        })
+    }
+}
+
+impl Binary {
+    /// The derivative by `x`, times `t`.
+    fn derivative_by_x(self, x: &Tensor, y: &Tensor, t: &Tensor) -> Result<Tensor> {
+        match self {
+            Binary::Add | Binary::Sub | Binary::Rem => Ok(t.clone()),
+            Binary::Atan2 => t * (y / ((x * x)? + (y * y)?)),
+            Binary::Div => t / y,
+            Binary::Max => t * share(x, y, x.greater(y)?),
+            Binary::Min => t * share(x, y, x.less(y)?),
+            Binary::Mul => t * y,
+            Binary::Pow => {
+                // Where the power is 0 the derivative is, and x^-1 might be infinite.
+                let constant = y.equal(0)?;
+                let slope = (y * x.pow(constant.select(&y.full_like(1)?, (y - 1)?)?))?;
+                t * constant.select(&y.full_like(0)?, slope)
+            }
+            _ => no_rule(self.name(), "jvp", "its operands are not floating"),
+        }
+    }
+
+    /// The derivative by `y`, times `t`; `out` is the value.
+    fn derivative_by_y(self, x: &Tensor, y: &Tensor, out: &Tensor, t: &Tensor) -> Result<Tensor> {
+        match self {
+            Binary::Add => Ok(t.clone()),
+            Binary::Atan2 => t * ((-x)? / ((x * x)? + (y * y)?)),
+            Binary::Div => t * ((-out)? / y),
+            Binary::Max => t * share(x, y, y.greater(x)?),
+            Binary::Min => t * share(x, y, y.less(x)?),
+            Binary::Mul => t * x,
+            Binary::Pow => {
+                // 0 to any power near y is 0, and its logarithm infinite.
+                let base = x.equal(0)?.select(&x.full_like(1)?, x)?;
+                t * (out * base.log()?)
+            }
+            Binary::Rem => {
+                // x % y = x - y * trunc(x / y)
+                let quotient = (x / y)?;
+                t * ((-quotient.sign()?)? * quotient.abs()?.floor()?)
+            }
+            Binary::Sub => -t,
+            _ => no_rule(self.name(), "jvp", "its operands are not floating"),
+        }
+    }
+}
+
+/// The part of one of two operands in their maximum or minimum: 1 where it is chosen, one half where they are
+/// equal.
+fn share(x: &Tensor, y: &Tensor, chosen: Tensor) -> Result<Tensor> {
+    let zero = x.full_like(0)?;
+    let tied = x.equal(y)?.select(&x.full_like(0.5)?, zero)?;
+    chosen.select(&x.full_like(1)?, tied)
 }
 
 impl Tensor {

@@ -4,6 +4,7 @@ use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::{Operator, arity};
 use crate::shape::{Dims, broadcast_dims};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
 use crate::{Array, Error, Result, Shape};
 
 /// Places the operand's dimensions among those of the output and repeats it along the others.
@@ -137,5 +138,38 @@ impl Operator for BroadcastInDim {
             instruction.dimensions = kept.iter().map(|&axis| self.broadcast_dimensions[axis] as i64).collect();
         });
         Ok(vec![broadcast])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let operand = rule.leading(&inputs[0])?;
+        let dims = [&[rule.size], self.dims.as_slice()].concat();
+        let places = self.broadcast_dimensions.iter().map(|place| place + 1);
+        let broadcast_dimensions = std::iter::once(0).chain(places).collect();
+        rule.push(BroadcastInDim { dims, broadcast_dimensions }, &[&operand], 0)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    /// The sum over what was repeated.
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None]) };
+        let operand = inputs[0].shape().dims();
+        let kept = |axis: usize| {
+            let place = self.broadcast_dimensions.iter().position(|&place| place == axis);
+            place.is_some_and(|place| operand[place] == self.dims[axis])
+        };
+        let repeated: Vec<isize> =
+            (0..self.dims.len()).filter(|&axis| !kept(axis)).map(|axis| axis as isize).collect();
+        let sum = if repeated.is_empty() { cotangent.clone() } else { cotangent.reduce_sum(&repeated)? };
+        // Stretched dimensions of size 1 come back.
+        Ok(vec![Some(if sum.dims() == operand { sum } else { sum.reshape(operand)? })])
     }
 }

@@ -169,6 +169,10 @@ impl Operator for CustomCall {
         computations.chain(self.reference.iter().map(|function| ("reference", function))).collect()
     }
 
+    fn has_side_effect(&self) -> bool {
+        self.has_side_effect
+    }
+
     fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
         // The reference is evaluated, never lowered.
         self.computations.iter_mut().collect()

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::graph::Function;
 use crate::hlo;
 use crate::shape::Dims;
-use crate::{Array, Result, Shape};
+use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule};
+use crate::{Array, Result, Shape, Tensor};
 
 /// What every operator knows of itself.
 pub(crate) trait Operator {
@@ -44,6 +45,45 @@ pub(crate) trait Operator {
 
     /// Adds the operator's instructions; the inputs have passed the shape rule.
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>>;
+
+    /// The operator for a batch of inputs, one of which has a batch dimension at least.
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        match self.elementwise() {
+            true => rule.elementwise(inputs),
+            false => no_rule(self.name(), "vmap", "it has no rule"),
+        }
+    }
+
+    /// The outputs with their tangents; one input has a tangent at least, and one output is floating.
+    fn jvp(&self, _rule: &Jvp, _inputs: &[Dual]) -> Result<Vec<Dual>> {
+        no_rule(self.name(), "jvp", "it has no derivative")
+    }
+
+    /// The outputs as far as they do not depend on the linear inputs, of which there is one at least. Of most
+    /// operators, all outputs do.
+    fn partial(&self, rule: &Transposition, _inputs: &[Part]) -> Result<Partial> {
+        let outputs = rule.outputs.iter().cloned().map(Part::Linear).collect();
+        Ok(Partial { outputs, residuals: Vec::new() })
+    }
+
+    /// For each linear input, its cotangent by those of the linear outputs; none stands for zero. What is said
+    /// of the other inputs is not heard.
+    fn transpose(
+        &self,
+        _rule: &Transposition,
+        _inputs: &[Part],
+        _residuals: &[Tensor],
+        _cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        no_rule(self.name(), "vjp", "it is not linear")
+    }
+
+    /// Whether it must be done although nothing reads its outputs.
+    fn has_side_effect(&self) -> bool {
+        self.functions()
+            .iter()
+            .any(|(_, function)| function.equations().iter().any(|equation| equation.op.has_side_effect()))
+    }
 }
 
 /// Declares the modules and the enum of all operators.
@@ -63,6 +103,10 @@ macro_rules! operators {
                 match self {
                     $($(Op::$operator(operator) => operator,)*)*
                 }
+            }
+
+            pub(crate) fn has_side_effect(&self) -> bool {
+                self.rules().has_side_effect()
             }
 
             fn rules_mut(&mut self) -> &mut dyn Operator {

@@ -5,6 +5,7 @@ use std::ops::{Neg, Not};
 use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::{Operator, arity};
+use crate::transform::{Dual, Jvp, Part, Transposition, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// An elementwise operator of one operand.
@@ -156,6 +157,55 @@ impl Operator for Unary {
         let (_, opcode, _) = self.facts();
         let dtype = if *self == Unary::IsFinite { DType::Pred } else { operand.shape().dtype() };
         Ok(vec![module.add(opcode, &operand.shape().with_dtype(dtype), &[operand])])
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let primal = rule.primal(inputs)?.remove(0);
+        let tangent = match &inputs[0].tangent {
+            Some(tangent) => self.derivative(&inputs[0].primal, &primal, tangent)?,
+            None => None,
+        };
+        Ok(vec![Dual { primal, tangent }])
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        _: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        match self {
+            Unary::Neg => Ok(vec![cotangents[0].as_ref().map(|cotangent| -cotangent).transpose()?]),
+            _ => no_rule(self.name(), "vjp", "it is not linear"),
+        }
+    }
+}
+
+impl Unary {
+    /// The derivative times `t`, at `x`, where the value is `y`; none where it is zero everywhere.
+    fn derivative(self, x: &Tensor, y: &Tensor, t: &Tensor) -> Result<Option<Tensor>> {
+        let product = match self {
+            Unary::Abs => t * x.sign(),
+            // The cube root's is infinite at 0, where x and y are both 0.
+            Unary::Cbrt => (t / (y * y))? / 3,
+            Unary::Cos => -(t * x.sin())?,
+            Unary::Erf => t * ((-(x * x)?)?.exp()? * std::f64::consts::FRAC_2_SQRT_PI),
+            Unary::Exp => t * y,
+            Unary::Expm1 => t * (y + 1),
+            Unary::Log => t / x,
+            Unary::Log1p => t / (x + 1),
+            Unary::Logistic => t * (y * (1 - y)),
+            Unary::Neg => -t,
+            Unary::Rsqrt => t * ((y / x)? * -0.5),
+            Unary::Sin => t * x.cos(),
+            Unary::Sqrt => t / (y * 2),
+            Unary::Tan => t * ((y * y)? + 1),
+            Unary::Tanh => t * (1 - &(y * y)?),
+            Unary::Ceil | Unary::Floor | Unary::Round | Unary::RoundTiesEven | Unary::Sign => return Ok(None),
+            Unary::IsFinite | Unary::Not => return no_rule(self.name(), "jvp", "its result is not floating"),
+        };
+        Ok(Some(product?))
     }
 }
 

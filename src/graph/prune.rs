@@ -1,0 +1,76 @@
+//! Dropping what no result needs.
+
+use crate::graph::{Equation, Function, Var};
+
+impl Function {
+    /// The function without the equations that neither a result nor a side effect needs; all parameters stay.
+    pub(crate) fn pruned(self) -> Function {
+        let mut needed = vec![false; self.shapes.len()];
+        let need =
+            |needed: &mut Vec<bool>, vars: &[Var]| vars.iter().for_each(|var| needed[var.index()] = true);
+        need(&mut needed, &self.results);
+        let mut equations = Vec::new();
+        for equation in self.equations.into_iter().rev() {
+            let used = equation.outputs.iter().any(|var| needed[var.index()]);
+            if used || equation.op.has_side_effect() {
+                need(&mut needed, &equation.inputs);
+                equations.push(equation);
+            }
+        }
+        equations.reverse();
+
+        let mut shapes = Vec::new();
+        let mut renamed = vec![None; self.shapes.len()];
+        let mut define = |renamed: &mut Vec<Option<Var>>, var: Var| {
+            let new = Var(shapes.len() as u32);
+            shapes.push(self.shapes[var.index()].clone());
+            renamed[var.index()] = Some(new);
+            new
+        };
+        let mut parameters = self.parameters;
+        for parameter in &mut parameters {
+            parameter.var = define(&mut renamed, parameter.var);
+        }
+        for Equation { inputs, outputs, .. } in &mut equations {
+            // A variable that nothing defines is left for `check` to find.
+            inputs.iter_mut().for_each(|var| *var = renamed[var.index()].unwrap_or(*var));
+            outputs.iter_mut().for_each(|var| *var = define(&mut renamed, *var));
+        }
+        let results = self.results.iter().map(|var| renamed[var.index()].unwrap_or(*var)).collect();
+        Function { name: self.name, parameters, equations, results, shapes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{CustomCall, DType, Function, Shape};
+
+    #[test]
+    fn what_no_result_needs_is_dropped_and_variables_are_renumbered() {
+        let shapes = [Shape::scalar(DType::F32), Shape::scalar(DType::F32)];
+        let f = Function::trace("f", &shapes, |x| {
+            let unused = (x[0].exp()? + x[1].exp()?)?;
+            unused.log()?;
+            &x[1] * 2
+        });
+        let pruned = f.unwrap().pruned();
+        pruned.check().unwrap();
+        assert_eq!(
+            pruned.to_string(),
+            "f(%0: f32[], %1: f32[]) {\n  %2: f32[] = constant[value=f32[] 2]\n  %3: f32[] = mul %1 %2\n  return %3\n}"
+        );
+    }
+
+    #[test]
+    fn side_effects_stay_with_what_they_need() {
+        let shape = Shape::scalar(DType::F32);
+        let f = Function::trace("f", &[shape], |x| {
+            let log = CustomCall::new("log_tensor", []).side_effect();
+            x[0].builder().custom_call(log, &[&x[0].exp()?])?;
+            x[0].sin()?;
+            Ok(x[0].clone())
+        });
+        let operators: Vec<_> = f.unwrap().pruned().equations().iter().map(|e| e.operator()).collect();
+        assert_eq!(operators, ["exp", "custom_call"]);
+    }
+}

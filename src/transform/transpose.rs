@@ -1,0 +1,143 @@
+//! Transposition of linear functions.
+//!
+//! The derivative of a function is linear in its tangents. Reverse-mode differentiation evaluates all that does
+//! not depend on them, then walks the equations that do backwards: each turns cotangents of its outputs into
+//! cotangents of its linear inputs.
+
+use crate::ops::Op;
+use crate::{Builder, Function, Result, Shape, Tensor};
+
+/// A value of a function that is linear in some of its parameters.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    /// It does not depend on them.
+    Known(Tensor),
+    /// It is linear in them, and of this shape.
+    Linear(Shape),
+}
+
+impl Part {
+    pub(crate) fn is_linear(&self) -> bool {
+        matches!(self, Part::Linear(_))
+    }
+
+    pub(crate) fn known(&self) -> Option<&Tensor> {
+        match self {
+            Part::Known(tensor) => Some(tensor),
+            Part::Linear(_) => None,
+        }
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        match self {
+            Part::Known(tensor) => tensor.shape(),
+            Part::Linear(shape) => shape,
+        }
+    }
+}
+
+/// What the transpose rule of an operator works with.
+pub(crate) struct Transposition<'a> {
+    pub(crate) builder: &'a Builder,
+    /// The operator.
+    pub(crate) op: &'a Op,
+    /// The shapes of its outputs.
+    pub(crate) outputs: Vec<Shape>,
+}
+
+impl Transposition<'_> {
+    /// Zeros.
+    pub(crate) fn zeros(&self, shape: &Shape) -> Result<Tensor> {
+        let zero = crate::Array::zeros(shape.with_dims([]))?;
+        self.builder.constant(zero)?.broadcast_to(shape.dims())
+    }
+
+    /// The cotangent, zeros where there is none.
+    pub(crate) fn cotangent(&self, cotangent: &Option<Tensor>, shape: &Shape) -> Result<Tensor> {
+        match cotangent {
+            Some(cotangent) => Ok(cotangent.clone()),
+            None => self.zeros(shape),
+        }
+    }
+}
+
+/// What an operator of which some inputs are linear gives before its cotangents are known.
+pub(crate) struct Partial {
+    /// Its outputs.
+    pub(crate) outputs: Vec<Part>,
+    /// What its transpose rule asks for again.
+    pub(crate) residuals: Vec<Tensor>,
+}
+
+/// A function whose known part has been evaluated, to be walked backwards.
+pub(crate) struct Tape<'a> {
+    builder: &'a Builder,
+    function: &'a Function,
+    /// For each equation with a linear input, its number, inputs and residuals.
+    records: Vec<(usize, Vec<Part>, Vec<Tensor>)>,
+    /// The function's results.
+    pub(crate) results: Vec<Part>,
+}
+
+impl<'a> Tape<'a> {
+    /// Appends those equations of `function` that do not depend on linear arguments.
+    pub(crate) fn forward(
+        builder: &'a Builder,
+        function: &'a Function,
+        arguments: Vec<Part>,
+    ) -> Result<Self> {
+        let mut records = Vec::new();
+        let mut number = 0;
+        let results = function.interpret(arguments, |equation, inputs| {
+            let current = number;
+            number += 1;
+            let known: Vec<&Tensor> = inputs.iter().filter_map(Part::known).collect();
+            if known.len() == inputs.len() {
+                let outputs = builder.push(equation.op.clone(), &known)?;
+                return Ok(outputs.into_iter().map(Part::Known).collect());
+            }
+            let outputs = equation.outputs().iter().map(|&var| function.shape(var).clone()).collect();
+            let rule = Transposition { builder, op: &equation.op, outputs };
+            let partial = equation.op.rules().partial(&rule, inputs)?;
+            records.push((current, inputs.to_vec(), partial.residuals));
+            Ok(partial.outputs)
+        })?;
+        Ok(Tape { builder, function, records, results })
+    }
+
+    /// Appends the transpose of the linear equations: from cotangents of the results, those of the parameters.
+    /// None stands for zero; known parameters have none.
+    pub(crate) fn backward(&self, cotangents: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+        let function = self.function;
+        let mut sums: Vec<Option<Tensor>> = vec![None; function.shapes.len()];
+        for ((&var, result), cotangent) in function.results().iter().zip(&self.results).zip(cotangents) {
+            if result.is_linear() {
+                accumulate(&mut sums[var.index()], cotangent.clone())?;
+            }
+        }
+        for (number, inputs, residuals) in self.records.iter().rev() {
+            let equation = &function.equations()[*number];
+            let cotangents: Vec<_> = equation.outputs().iter().map(|var| sums[var.index()].take()).collect();
+            if cotangents.iter().all(Option::is_none) {
+                continue;
+            }
+            let outputs = equation.outputs().iter().map(|&var| function.shape(var).clone()).collect();
+            let rule = Transposition { builder: self.builder, op: &equation.op, outputs };
+            let terms = equation.op.rules().transpose(&rule, inputs, residuals, &cotangents)?;
+            for ((var, input), term) in equation.inputs().iter().zip(inputs).zip(terms) {
+                if input.is_linear() {
+                    accumulate(&mut sums[var.index()], term)?;
+                }
+            }
+        }
+        Ok(function.parameters.iter().map(|parameter| sums[parameter.var.index()].take()).collect())
+    }
+}
+
+fn accumulate(sum: &mut Option<Tensor>, term: Option<Tensor>) -> Result<()> {
+    *sum = match (sum.take(), term) {
+        (Some(sum), Some(term)) => Some((sum + term)?),
+        (sum, term) => sum.or(term),
+    };
+    Ok(())
+}
