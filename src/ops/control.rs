@@ -218,16 +218,6 @@ fn batched_results(results: Vec<Tensor>, batched: &[bool]) -> Vec<Batched> {
     results.map(|(tensor, batched)| Batched { tensor, axis: batched.then_some(0) }).collect()
 }
 
-/// All outputs, by the known ones among them.
-fn parts(outputs: &[Shape], linear: &[bool], known: Vec<Tensor>) -> Vec<Part> {
-    let mut known = known.into_iter();
-    let part = |(shape, &linear): (&Shape, &bool)| match if linear { None } else { known.next() } {
-        Some(tensor) => Part::Known(tensor),
-        None => Part::Linear(shape.clone()),
-    };
-    outputs.iter().zip(linear).map(part).collect()
-}
-
 /// A cotangent for each input, by those of the inputs where `given` says.
 fn scattered(cotangents: Vec<Tensor>, given: &[bool]) -> Vec<Option<Tensor>> {
     let mut cotangents = cotangents.into_iter();
@@ -383,7 +373,7 @@ impl Operator for While {
                 (rule.builder.push(op, &known.iter().collect::<Vec<_>>())?, Vec::new())
             }
         };
-        Ok(Partial { outputs: parts(&rule.outputs, &linear, last), residuals })
+        Ok(Partial { outputs: Part::list(&rule.outputs, &linear, last), residuals })
     }
 
     /// The transposed body, from the last iteration to the first.
@@ -531,7 +521,7 @@ impl Operator for Conditional {
             true => rule.builder.push(op, &known)?,
             false => Vec::new(),
         };
-        Ok(Partial { outputs: parts(&rule.outputs, &results, known), residuals: Vec::new() })
+        Ok(Partial { outputs: Part::list(&rule.outputs, &results, known), residuals: Vec::new() })
     }
 
     /// The transpose of the branch that is chosen, which computes again what it needs.

@@ -18,6 +18,16 @@ pub(crate) enum Part {
 }
 
 impl Part {
+    /// Values of these shapes, which are linear or the next of those that are known.
+    pub(crate) fn list(shapes: &[Shape], linear: &[bool], known: Vec<Tensor>) -> Vec<Part> {
+        let mut known = known.into_iter();
+        let part = |(shape, &linear): (&Shape, &bool)| match if linear { None } else { known.next() } {
+            Some(tensor) => Part::Known(tensor),
+            None => Part::Linear(shape.clone()),
+        };
+        shapes.iter().zip(linear).map(part).collect()
+    }
+
     pub(crate) fn is_linear(&self) -> bool {
         matches!(self, Part::Linear(_))
     }
