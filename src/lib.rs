@@ -145,7 +145,7 @@ pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
 #[doc(inline)]
 pub use target::Session;
-pub use transform::{grad, jvp, value_and_grad, vjp, vmap};
+pub use transform::{Tree, auto_vmap, grad, jvp, value_and_grad, vjp, vmap};
 
 pub mod ann;
 mod array;

@@ -4,8 +4,10 @@
 //! what batching, the derivative or the transpose of an operator is, stands in the operator's own file, and the
 //! walk asks for it.
 
+mod auto_vmap;
 mod jvp;
 mod transpose;
+mod tree;
 mod vjp;
 mod vmap;
 
@@ -13,7 +15,9 @@ pub(crate) use jvp::{Dual, Jvp, jvp_body, push_jvp};
 pub(crate) use transpose::{Part, Partial, Tape, Transposition};
 pub(crate) use vmap::{Batched, Vmap, push_vmap, vmap_body};
 
+pub use auto_vmap::{AutoVmap, auto_vmap};
 pub use jvp::jvp;
+pub use tree::{Key, Tree};
 pub use vjp::{grad, value_and_grad, vjp};
 pub use vmap::{Axes, vmap};
 
