@@ -137,15 +137,15 @@ pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
 #[doc(inline)]
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
-pub use ops::approx_top_k::ApproxTopKOptions;
+pub use ops::approx_top_k::{ApproxTopKOptions, Tangent};
 pub use ops::compare::Direction;
-pub use ops::custom_call::{ApiVersion, CustomCall};
+pub use ops::custom_call::{ApiVersion, CustomCall, VmapMethod};
 pub use ops::gather::GatherDims;
 pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
 #[doc(inline)]
 pub use target::Session;
-pub use transform::{grad, jvp, value_and_grad, vjp, vmap};
+pub use transform::{Tree, auto_vmap, grad, jvp, value_and_grad, vjp, vmap};
 
 pub mod ann;
 mod array;

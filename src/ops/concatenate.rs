@@ -3,6 +3,7 @@
 use crate::graph::{Tensor, same_dtype};
 use crate::hlo;
 use crate::ops::Operator;
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
 use crate::{Array, Error, Result, Shape};
 
 /// Operands one after another along a dimension.
@@ -98,5 +99,34 @@ impl Operator for Concatenate {
             instruction.dimensions = vec![self.dimension as i64];
         });
         Ok(vec![concatenate])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
+        let inputs = inputs.iter().map(|input| rule.at(input, axis)).collect::<Result<Vec<_>>>()?;
+        let dimension = self.dimension + usize::from(axis <= self.dimension);
+        rule.push(Concatenate { dimension }, &inputs.iter().collect::<Vec<_>>(), axis)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None; inputs.len()]) };
+        let mut end = 0;
+        let parts = inputs.iter().map(|input| {
+            let start = end;
+            end += input.shape().dims()[self.dimension];
+            let part = || cotangent.slice_in_dim(start, end, 1, self.dimension as isize);
+            input.is_linear().then(part).transpose()
+        });
+        parts.collect()
     }
 }

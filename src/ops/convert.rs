@@ -4,6 +4,7 @@ use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::{Operator, arity};
 use crate::shape::Dims;
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// The same values in another dtype.
@@ -102,6 +103,21 @@ impl Operator for Convert {
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
         Ok(vec![module.add("convert", &inputs[0].shape().with_dtype(self.dtype), &[&inputs[0]])])
     }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(cotangent.convert(inputs[0].shape().dtype())?)])
+    }
 }
 
 impl BitcastConvert {
@@ -144,5 +160,20 @@ impl Operator for BitcastConvert {
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
         let shape = self.output(inputs[0].shape())?;
         Ok(vec![module.add("bitcast-convert", &shape, &[&inputs[0]])])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let (operand, axis) = (&inputs[0], inputs[0].axis.unwrap_or(0));
+        // The last dimension of a narrower dtype is taken away.
+        if self.dtype.size() > operand.tensor.dtype().size() && axis + 1 == operand.tensor.rank() {
+            return rule.push(*self, &[&rule.leading(operand)?], 0);
+        }
+        rule.push(*self, &[&operand.tensor], axis)
+    }
+
+    /// The tangent is zero: bits are no numbers.
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let outputs = rule.primal(inputs)?;
+        Ok(outputs.into_iter().map(|primal| Dual { primal, tangent: None }).collect())
     }
 }

@@ -4,6 +4,7 @@ use crate::graph::{Tensor, same_dtype};
 use crate::hlo;
 use crate::ops::{Operator, arity, distinct, i64s, others};
 use crate::shape::{Dims, broadcast_dims, offsets};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Sums products over contracting dimensions, for each index of the batch and the free dimensions.
@@ -240,4 +241,91 @@ impl Operator for DotGeneral {
         });
         Ok(vec![dot])
     }
+
+    /// The batch dimension of both operands is a batch dimension of the product, that of one a free dimension.
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let (lhs, rhs) = (&inputs[0], &inputs[1]);
+        let places = |operand: &Batched, axes: &[usize]| axes.iter().map(|&axis| operand.dimension(axis)).collect();
+        let mut op = DotGeneral {
+            lhs_contracting: places(lhs, &self.lhs_contracting),
+            rhs_contracting: places(rhs, &self.rhs_contracting),
+            lhs_batch: places(lhs, &self.lhs_batch),
+            rhs_batch: places(rhs, &self.rhs_batch),
+        };
+        if let (Some(lhs_axis), Some(rhs_axis)) = (lhs.axis, rhs.axis) {
+            op.lhs_batch.insert(0, lhs_axis);
+            op.rhs_batch.insert(0, rhs_axis);
+            return rule.push(op, &[&lhs.tensor, &rhs.tensor], 0);
+        }
+        let (lhs_free, rhs_free) = op.free(lhs.tensor.shape(), rhs.tensor.shape());
+        let before = |free: &[usize], axis: Option<usize>| free.iter().take_while(|&&free| Some(free) != axis).count();
+        let axis = match lhs.axis {
+            Some(_) => op.lhs_batch.len() + before(&lhs_free, lhs.axis),
+            None => op.lhs_batch.len() + lhs_free.len() + before(&rhs_free, rhs.axis),
+        };
+        rule.push(op, &[&lhs.tensor, &rhs.tensor], axis)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let primal = rule.primal(inputs)?.remove(0);
+        let (lhs, rhs) = (&inputs[0], &inputs[1]);
+        let product = |lhs: &Tensor, rhs: &Tensor| rule.builder.push_one(self.clone(), &[lhs, rhs]);
+        let by_lhs = lhs.tangent.as_ref().map(|tangent| product(tangent, &rhs.primal)).transpose()?;
+        let by_rhs = rhs.tangent.as_ref().map(|tangent| product(&lhs.primal, tangent)).transpose()?;
+        let tangent = match (by_lhs, by_rhs) {
+            (Some(by_lhs), Some(by_rhs)) => Some((by_lhs + by_rhs)?),
+            (by_lhs, by_rhs) => by_lhs.or(by_rhs),
+        };
+        Ok(vec![Dual { primal, tangent }])
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None, None]) };
+        let (lhs_free, rhs_free) = self.free(inputs[0].shape(), inputs[1].shape());
+        let batch: Vec<usize> = (0..self.lhs_batch.len()).collect();
+        let split = batch.len() + lhs_free.len();
+        let (of_lhs, of_rhs): (Vec<usize>, Vec<usize>) =
+            ((batch.len()..split).collect(), (split..cotangent.rank()).collect());
+        match (inputs[0].known(), inputs[1].known()) {
+            (None, Some(rhs)) => {
+                // Its dimensions are the batch ones, those of lhs, and the contracting ones in their order in rhs.
+                let product = cotangent.dot_general(rhs, (&of_rhs, &rhs_free), (&batch, &self.rhs_batch))?;
+                let contracting = paired(&self.rhs_contracting, &self.lhs_contracting);
+                let places = [self.lhs_batch.as_slice(), &lhs_free, &contracting].concat();
+                Ok(vec![Some(placed(product, &places)?), None])
+            }
+            (Some(lhs), None) => {
+                let product = cotangent.dot_general(lhs, (&of_lhs, &lhs_free), (&batch, &self.lhs_batch))?;
+                let contracting = paired(&self.lhs_contracting, &self.rhs_contracting);
+                let places = [self.rhs_batch.as_slice(), &rhs_free, &contracting].concat();
+                Ok(vec![None, Some(placed(product, &places)?)])
+            }
+            _ => no_rule(self.name(), "vjp", "both operands are linear"),
+        }
+    }
+}
+
+/// The partners of the dimensions `by` in the order of these.
+fn paired(by: &[usize], partners: &[usize]) -> Vec<usize> {
+    let mut pairs: Vec<_> = by.iter().zip(partners).collect();
+    pairs.sort_unstable();
+    pairs.into_iter().map(|(_, &partner)| partner).collect()
+}
+
+/// The tensor with dimension i at `places[i]`.
+fn placed(tensor: Tensor, places: &[usize]) -> Result<Tensor> {
+    if places.is_sorted() {
+        return Ok(tensor);
+    }
+    let mut permutation = vec![0; places.len()];
+    for (axis, &place) in places.iter().enumerate() {
+        permutation[place] = axis as isize;
+    }
+    tensor.transpose(&permutation)
 }

@@ -3,9 +3,11 @@
 use crate::graph::{Operand, Tensor, same_dtype};
 use crate::hlo;
 use crate::hlo::proto::{PaddingConfig, PaddingConfigDimension};
+use crate::ops::slice::Slice;
 use crate::ops::{Operator, arity};
 use crate::shape::Dims;
-use crate::{Array, Error, Result, Shape};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
+use crate::{Array, Builder, Error, Result, Shape};
 
 /// A scalar put before, after and between the elements of an operand.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +57,33 @@ impl Pad {
             })
         };
         Ok(operand.with_dims((0..operand.rank()).map(size).collect::<Result<Vec<_>>>()?))
+    }
+
+    /// Where the output has elements of an operand of these dimensions; a pred.
+    fn elements(&self, builder: &Builder, dims: &[usize]) -> Result<Tensor> {
+        let elements = builder.scalar(true)?.broadcast_to(dims)?;
+        builder.push_one(self.clone(), &[&elements, &builder.scalar(false)?])
+    }
+
+    /// The operand's part of a cotangent of the output, zeros where elements were cut off.
+    fn operand_cotangent(&self, operand: &Shape, cotangent: &Tensor) -> Result<Tensor> {
+        let rank = operand.rank();
+        let mut slice = Slice { start: vec![0; rank], limit: vec![0; rank], stride: vec![1; rank] };
+        let (mut low, mut high) = (vec![0; rank], vec![0; rank]);
+        for (axis, &size) in operand.dims().iter().enumerate() {
+            // Element i stands at offset + i * step of the output; those from `first` below `end` are there.
+            let (step, offset) = (self.interior[axis] as i128 + 1, self.low[axis] as i128);
+            let from = |place: i128| (place + step - 1).div_euclid(step).clamp(0, size as i128);
+            let (first, end) = (from(-offset), from(cotangent.dims()[axis] as i128 - offset));
+            if first < end {
+                slice.start[axis] = (offset + first * step) as usize;
+                slice.limit[axis] = (offset + (end - 1) * step + 1) as usize;
+                slice.stride[axis] = step as usize;
+            }
+            (low[axis], high[axis]) = (first as isize, size as isize - end as isize);
+        }
+        let elements = cotangent.builder().push_one(slice, &[cotangent])?;
+        if elements.dims() == operand.dims() { Ok(elements) } else { elements.pad(0, &low, &high, &vec![0; rank]) }
     }
 }
 
@@ -123,5 +152,54 @@ impl Operator for Pad {
             instruction.padding_config = Some(PaddingConfig { dimensions });
         });
         Ok(vec![pad])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let (operand, value) = (&inputs[0], &inputs[1]);
+        let mut op = self.clone();
+        if let Some(axis) = operand.axis {
+            op.low.insert(axis, 0);
+            op.high.insert(axis, 0);
+            op.interior.insert(axis, 0);
+        }
+        if let (Some(axis), None) = (operand.axis, value.axis) {
+            return rule.push(op, &[&operand.tensor, &value.tensor], axis);
+        }
+        // Each element of the batch has its value: it is put over another padding.
+        let zero = rule.builder.constant(Array::zeros(value.inner())?)?;
+        let padded = rule.builder.push_one(op, &[&operand.tensor, &zero])?;
+        let padded = Batched { tensor: padded, axis: operand.axis };
+        let padded = rule.leading(&padded)?;
+        let values = value.tensor.broadcast_in_dim(padded.dims(), &[0])?;
+        let elements = self.elements(rule.builder, operand.inner().dims())?;
+        Ok(vec![Batched { tensor: elements.select(padded, values)?, axis: Some(0) }])
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None, None]) };
+        let operand = inputs[0].shape();
+        let of_operand = match inputs[0].is_linear() {
+            true => Some(self.operand_cotangent(operand, cotangent)?),
+            false => None,
+        };
+        let of_value = match inputs[1].is_linear() {
+            true => {
+                let elements = self.elements(cotangent.builder(), operand.dims())?;
+                let padding = elements.select(cotangent.full_like(0)?, cotangent)?;
+                Some(padding.reduce_sum(&(0..cotangent.rank() as isize).collect::<Vec<_>>())?)
+            }
+            false => None,
+        };
+        Ok(vec![of_operand, of_value])
     }
 }

@@ -5,6 +5,7 @@ use crate::hlo;
 use crate::ops::binary::Binary;
 use crate::ops::{Operator, arity, i64s, increasing, others};
 use crate::shape::{Dims, offsets};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Combines the elements along some dimensions, which the output lacks.
@@ -190,6 +191,91 @@ impl Operator for Reduce {
             instruction.called_computation_ids = vec![reducer.id()];
         });
         Ok(vec![reduce])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let (operand, axis) = (&inputs[0], inputs[0].axis.unwrap_or(0));
+        let dimensions: Vec<usize> = self.dimensions.iter().map(|&dim| operand.dimension(dim)).collect();
+        let before = dimensions.iter().filter(|&&dim| dim < axis).count();
+        rule.push(Reduce { kind: self.kind, dimensions }, &[&operand.tensor], axis - before)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let primal = rule.primal(inputs)?.remove(0);
+        let x = &inputs[0].primal;
+        let Some(tangent) = inputs[0].tangent.as_ref().filter(|_| !self.is_empty(x.shape())) else {
+            return Ok(vec![Dual { primal, tangent: None }]);
+        };
+        let tangent = match self.kind {
+            Kind::Sum => rule.builder.push_one(self.clone(), &[tangent])?,
+            Kind::Prod => self.product_tangent(x, tangent)?.reshape(primal.dims())?,
+            Kind::Max | Kind::Min => self.extremum_tangent(x, &primal, tangent)?,
+            Kind::And | Kind::Or => return no_rule(self.name(), "jvp", "its operand is not floating"),
+        };
+        Ok(vec![Dual { primal, tangent: Some(tangent) }])
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None]) };
+        match self.kind {
+            Kind::Sum => Ok(vec![Some(self.repeat(cotangent, inputs[0].shape().dims())?)]),
+            _ => no_rule(self.name(), "vjp", "it is not linear"),
+        }
+    }
+}
+
+impl Reduce {
+    /// Whether there is nothing to reduce: the outputs, if any, are the identity.
+    fn is_empty(&self, operand: &Shape) -> bool {
+        operand.part(&self.dimensions).0.contains(&0)
+    }
+
+    /// Repeats what was reduced along the reduced dimensions of an operand of sizes `dims`.
+    fn repeat(&self, reduced: &Tensor, dims: &[usize]) -> Result<Tensor> {
+        reduced.broadcast_in_dim(dims, &others(dims.len(), &[&self.dimensions]))
+    }
+
+    /// The mean of the tangents of those elements that are the greatest or the least one, which is `out`.
+    fn extremum_tangent(&self, x: &Tensor, out: &Tensor, tangent: &Tensor) -> Result<Tensor> {
+        let sum = |terms: &Tensor| {
+            x.builder().push_one(Reduce { kind: Kind::Sum, dimensions: self.dimensions.clone() }, &[terms])
+        };
+        let chosen = x.equal(self.repeat(out, x.dims())?)?;
+        // Few floats count far.
+        let count = sum(&chosen.convert(DType::S32)?)?.convert(x.dtype())?;
+        sum(&chosen.select(tangent, 0)?)? / count
+    }
+
+    /// The tangent of a product, with reduced dimensions of size 1. It multiplies halves with each other, again and again: nothing is
+    /// divided by an element, which may be zero.
+    fn product_tangent(&self, x: &Tensor, tangent: &Tensor) -> Result<Tensor> {
+        let (mut x, mut tangent) = (x.clone(), tangent.clone());
+        for &axis in &self.dimensions {
+            while x.dims()[axis] > 1 {
+                let half = x.dims()[axis].div_ceil(2);
+                let halves = |tensor: &Tensor, padding: i32| {
+                    let mut high = vec![0; tensor.rank()];
+                    high[axis] = (2 * half - tensor.dims()[axis]) as isize;
+                    let (edge, interior) = (vec![0; tensor.rank()], vec![0; tensor.rank()]);
+                    let even = match high[axis] {
+                        0 => tensor.clone(),
+                        _ => tensor.pad(padding, &edge, &high, &interior)?,
+                    };
+                    let half_from = |start| even.slice_in_dim(start, start + half, 1, axis as isize);
+                    Ok::<_, Error>((half_from(0)?, half_from(half)?))
+                };
+                let ((a, b), (of_a, of_b)) = (halves(&x, 1)?, halves(&tangent, 0)?);
+                x = (&a * &b)?;
+                tangent = ((of_a * b)? + (a * of_b))?;
+            }
+        }
+        Ok(tangent)
     }
 }
 

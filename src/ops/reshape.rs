@@ -4,6 +4,7 @@ use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::{Operator, arity};
 use crate::shape::Dims;
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
 use crate::{Array, Error, Result, Shape};
 
 /// The same elements in row-major order under other dimensions.
@@ -106,5 +107,25 @@ impl Operator for Reshape {
 
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
         Ok(vec![module.add("reshape", &inputs[0].shape().with_dims(self.dims.as_slice()), &[&inputs[0]])])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let operand = rule.leading(&inputs[0])?;
+        rule.push(Reshape { dims: [&[rule.size], self.dims.as_slice()].concat() }, &[&operand], 0)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(cotangent.reshape(inputs[0].shape().dims())?)])
     }
 }

@@ -5,6 +5,7 @@ use crate::hlo;
 use crate::ops::binary::Binary;
 use crate::ops::{Operator, arity};
 use crate::shape::broadcast_dims;
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Elements of one operand where a pred is true, of another where it is false.
@@ -103,6 +104,26 @@ impl Operator for Select {
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
         Ok(vec![module.add("select", inputs[1].shape(), &[&inputs[0], &inputs[1], &inputs[2]])])
     }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(pred) = inputs[0].known() else { return no_rule(self.name(), "vjp", "its pred is linear") };
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None; 3]) };
+        let zeros = cotangent.full_like(0)?;
+        let part = |on_true, on_false| pred.select(on_true, on_false);
+        let of_true = inputs[1].is_linear().then(|| part(cotangent, &zeros)).transpose()?;
+        let of_false = inputs[2].is_linear().then(|| part(&zeros, cotangent)).transpose()?;
+        Ok(vec![None, of_true, of_false])
+    }
 }
 
 impl Operator for Clamp {
@@ -162,5 +183,34 @@ impl Operator for Clamp {
         };
         let (min, max) = (whole(&inputs[0]), whole(&inputs[2]));
         Ok(vec![module.add("clamp", shape, &[&min, &inputs[1], &max])])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let axis = inputs[1].axis.or(inputs.iter().find_map(|input| input.axis)).unwrap_or(0);
+        let operand = rule.at(&inputs[1], axis)?;
+        let bound = |bound: &Batched| match (bound.inner().rank(), bound.axis) {
+            (0, None) => Ok(bound.tensor.clone()),
+            (0, Some(_)) if operand.rank() > 1 => bound.tensor.broadcast_in_dim(operand.dims(), &[axis]),
+            _ => rule.at(bound, axis),
+        };
+        rule.push(Clamp, &[&bound(&inputs[0])?, &operand, &bound(&inputs[2])?], axis)
+    }
+
+    /// The tangent of what the output is; zero where the operand equals a bound.
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let primal = rule.primal(inputs)?.remove(0);
+        let [min, x, max] = [&inputs[0].primal, &inputs[1].primal, &inputs[2].primal];
+        let chosen = [
+            (min.greater(x)? & min.less(max))?,
+            (x.greater(min)? & x.less(max))?,
+            (max.less(x)? | max.less(min))?,
+        ];
+        let mut tangent = x.full_like(0)?;
+        for (input, chosen) in inputs.iter().zip(chosen) {
+            if let Some(of_input) = &input.tangent {
+                tangent = chosen.select(of_input, tangent)?;
+            }
+        }
+        Ok(vec![Dual { primal, tangent: Some(tangent) }])
     }
 }

@@ -5,6 +5,7 @@ use crate::hlo;
 use crate::hlo::proto::SliceDimensions;
 use crate::ops::{Operator, arity};
 use crate::shape::Dims;
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
 use crate::{Array, Error, Result, Shape};
 
 /// The elements from `start` below `limit`, each `stride`-th, in every dimension.
@@ -131,5 +132,36 @@ impl Operator for Slice {
                 .collect();
         });
         Ok(vec![slice])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let axis = inputs[0].axis.unwrap_or(0);
+        let mut op = self.clone();
+        op.start.insert(axis, 0);
+        op.limit.insert(axis, rule.size);
+        op.stride.insert(axis, 1);
+        rule.push(op, &[&inputs[0].tensor], axis)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    /// Zeros around and between the elements that were taken.
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None]) };
+        let operand = inputs[0].shape().dims();
+        let taken = cotangent.dims().iter().zip(&self.stride);
+        let extents = taken.map(|(&count, stride)| if count == 0 { 0 } else { 1 + (count - 1) * stride });
+        let low: Vec<isize> = self.start.iter().map(|&start| start as isize).collect();
+        let high = extents.enumerate().map(|(axis, extent)| (operand[axis] - self.start[axis] - extent) as isize);
+        let interior: Vec<usize> = self.stride.iter().map(|stride| stride - 1).collect();
+        Ok(vec![Some(cotangent.pad(0, &low, &high.collect::<Vec<_>>(), &interior)?)])
     }
 }

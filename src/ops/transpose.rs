@@ -4,6 +4,7 @@ use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::{Operator, arity};
 use crate::shape::Dims;
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
 use crate::{Array, Error, Result, Shape};
 
 /// Permutes dimensions.
@@ -143,6 +144,32 @@ impl Operator for Transpose {
         });
         Ok(vec![transpose])
     }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let operand = &inputs[0];
+        let others = self.permutation.iter().map(|&axis| operand.dimension(axis));
+        let permutation = operand.axis.into_iter().chain(others).collect();
+        rule.push(Transpose { permutation }, &[&operand.tensor], 0)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        _: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None]) };
+        let mut inverse = vec![0; self.permutation.len()];
+        for (axis, &operand_axis) in self.permutation.iter().enumerate() {
+            inverse[operand_axis] = axis as isize;
+        }
+        Ok(vec![Some(cotangent.transpose(&inverse)?)])
+    }
 }
 
 impl Transpose {
@@ -191,5 +218,26 @@ impl Operator for Reverse {
             instruction.dimensions = self.dimensions.iter().map(|&axis| axis as i64).collect();
         });
         Ok(vec![reverse])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let operand = &inputs[0];
+        let dimensions = self.dimensions.iter().map(|&axis| operand.dimension(axis)).collect();
+        rule.push(Reverse { dimensions }, &[&operand.tensor], operand.axis.unwrap_or(0))
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        _: &Transposition,
+        _: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(cotangent.builder().push_one(self.clone(), &[cotangent])?)])
     }
 }
