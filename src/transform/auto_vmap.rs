@@ -152,12 +152,20 @@ impl AutoVmap<'_> {
     ///     let (s, v, m) = (x[0].leaf()?, x[1].leaf()?, x[2].leaf()?);
     ///     v.dot(m)?.dot(v)? + s * 3
     /// })?;
-    /// // One matrix and five vectors: neither it nor the scalar has a batch dimension.
+    /// // One matrix for five vectors goes into the product as it is.
     /// let shape = |dims: &[usize]| Shape::new(DType::F32, dims);
     /// let function = foo.function((shape(&[]), shape(&[5, 3]), shape(&[3, 3])))?;
     /// assert_eq!(
     ///     function.to_string(),
-    ///     "foo"
+    ///     "foo(s %0: f32[], v %1: f32[5,3], m %2: f32[3,3]) {
+    ///   %3: f32[5,3] = dot_general[lhs_contracting=[1], rhs_contracting=[0]] %1 %2
+    ///   %4: f32[5] = dot_general[lhs_contracting=[1], rhs_contracting=[1], lhs_batch=[0], rhs_batch=[0]] %3 %1
+    ///   %5: f32[] = constant[value=f32[] 3]
+    ///   %6: f32[] = mul %0 %5
+    ///   %7: f32[5] = broadcast_in_dim[dims=[5], broadcast_dimensions=[]] %6
+    ///   %8: f32[5] = add %4 %7
+    ///   return %8
+    /// }"
     /// );
     /// # Ok::<(), xlann::Error>(())
     /// ```
@@ -173,13 +181,13 @@ impl AutoVmap<'_> {
     /// ```
     /// use xlann::{Array, auto_vmap};
     ///
-    /// let sorted = auto_vmap("sorted", &["x", "offsets"], [1], |x| {
+    /// let shift = auto_vmap("shift", &["x", "offsets"], [1], |x| {
     ///     let (x, offsets) = (x[0].leaf()?, x[1].leaf()?);
     ///     Ok([("sum", (x + offsets)?), ("offsets", offsets.clone())])
     /// })?;
     /// // The offsets are not mapped, and every result has the batch dimension.
     /// let x = Array::new([2, 3], &[1, 2, 3, 4, 5, 6])?;
-    /// let results = sorted.eval((x, Array::new([3], &[10, 20, 30])?))?;
+    /// let results = shift.eval((x, Array::new([3], &[10, 20, 30])?))?;
     /// assert_eq!(results.get("sum")?.leaf()?.to_string(), "s32[2,3] [[11, 22, 33], [14, 25, 36]]");
     /// assert_eq!(results.get("offsets")?.leaf()?.to_string(), "s32[2,3] [[10, 20, 30], [10, 20, 30]]");
     /// # Ok::<(), xlann::Error>(())
