@@ -137,7 +137,7 @@ pub use dtype::{DType, Element};
 pub use error::{Error, PjrtCode, Result};
 #[doc(inline)]
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
-pub use ops::approx_top_k::ApproxTopKOptions;
+pub use ops::approx_top_k::{ApproxTopKOptions, Tangent};
 pub use ops::compare::Direction;
 pub use ops::custom_call::{ApiVersion, CustomCall};
 pub use ops::gather::GatherDims;

@@ -44,6 +44,7 @@ impl TopkArguments {
             recall_target: self.recall_target,
             reduction_input_size_override: self.input_size_override,
             aggregate_to_topk: !self.no_aggregate,
+            ..ApproxTopKOptions::default()
         };
         Function::trace("topk", &[operand], |x| match self.min {
             false => x[0].approx_max_k(self.k, &options),

@@ -7,47 +7,82 @@ use crate::ann::recall::buckets_for_recall;
 use crate::graph::{Function, Tensor};
 use crate::lower::Form;
 use crate::ops::approx_top_k::{ApproxTopK, Direction};
-use crate::{DType, GatherDims, Operand, Result, Shape};
+use crate::{Array, DType, GatherDims, Operand, Result, Shape};
 
-/// Values and indices of an approximate top-k in the given form.
-pub(super) fn expand(op: &ApproxTopK, operand: &Tensor, form: Form) -> Result<[Tensor; 2]> {
-    let count = op.output_size(operand.shape())?;
+/// Values and indices of an approximate top-k in the given form, and the elements of each carried operand.
+pub(super) fn expand(op: &ApproxTopK, inputs: &[Tensor], form: Form) -> Result<Vec<Tensor>> {
+    let count = op.output_size(inputs[0].shape())?;
     let dimension = op.reduction_dimension as isize;
-    let moved = operand.move_axis(dimension, -1)?;
-    let (&size, batch) = moved.dims().split_last().unwrap_or((&1, &[]));
-    let rows = moved.reshape(&[batch.iter().product(), size])?;
-    let (values, indices) = match form {
+    let mut batch = inputs[0].dims().to_vec();
+    let size = batch.remove(op.reduction_dimension);
+    let sizes = [batch.iter().product(), size];
+    let rows = |input: &Tensor| input.move_axis(dimension, -1)?.reshape(&sizes);
+    let rows = inputs.iter().map(rows).collect::<Result<Vec<_>>>()?;
+    let (rows, carried) = (&rows[0], &rows[1..]);
+    let results = match form {
         // Of no rows there are no windows either.
-        _ if rows.dims()[0] == 0 => rows.top_k(count)?,
-        Form::Sort => sort(&rows, count, op.direction)?,
-        Form::Blocks => blocks(&rows, count, op.direction)?,
-        Form::TwoStage => two_stage(&rows, count, op)?,
+        _ if sizes[0] == 0 => none(rows, carried, count)?,
+        Form::Sort => sort(rows, carried, count, op.direction)?,
+        Form::Blocks => blocks(rows, count, op.direction)?,
+        Form::TwoStage => two_stage(rows, carried, count, op)?,
     };
-    let dims = [batch, &[count]].concat();
-    let restore = |tensor: Tensor| tensor.reshape(&dims)?.move_axis(-1, dimension);
-    Ok([restore(values)?, restore(indices)?])
+    let dims = [&batch[..], &[count]].concat();
+    let restore = |tensor: &Tensor| tensor.reshape(&dims)?.move_axis(-1, dimension);
+    results.iter().map(restore).collect()
+}
+
+/// The results of no rows.
+fn none(rows: &Tensor, carried: &[Tensor], count: usize) -> Result<Vec<Tensor>> {
+    let (values, indices) = rows.top_k(count)?;
+    let carried = carried.iter().map(|carried| carried.slice_in_dim(0, count, 1, -1));
+    [Ok(values), Ok(indices)].into_iter().chain(carried).collect()
 }
 
 /// The target's own top-k of whole rows.
-fn sort(rows: &Tensor, count: usize, direction: Direction) -> Result<(Tensor, Tensor)> {
-    if direction == Direction::Max && rows.dtype() == DType::F32 {
+fn sort(rows: &Tensor, carried: &[Tensor], count: usize, direction: Direction) -> Result<Vec<Tensor>> {
+    if direction == Direction::Max && rows.dtype() == DType::F32 && carried.is_empty() {
         // Preparing the rows would cost a pass that their top-k does without unless there are NaNs.
         let (values, indices) = rows.top_k(count)?;
-        return without_nan(rows, direction, values, indices);
+        return without_nan(rows, carried, direction, vec![values, indices]);
     }
-    sort_prepared(rows, count, direction)
+    sort_prepared(rows, carried, count, direction)
 }
 
 /// As [`sort`], of rows with any NaNs.
-fn sort_prepared(rows: &Tensor, count: usize, direction: Direction) -> Result<(Tensor, Tensor)> {
-    let (values, indices) = ascending(rows, direction)?.top_k(count)?;
-    Ok((signed(&values, direction)?, indices))
+fn sort_prepared(
+    rows: &Tensor,
+    carried: &[Tensor],
+    count: usize,
+    direction: Direction,
+) -> Result<Vec<Tensor>> {
+    let rows = ascending(rows, direction)?;
+    let mut results = if carried.is_empty() {
+        let (values, indices) = rows.top_k(count)?;
+        vec![values, indices]
+    } else {
+        let indices = rows.builder().iota(rows.shape().with_dtype(DType::S32), 1)?;
+        top_k_with(&rows, &[&[indices], carried].concat(), count)?
+    };
+    results[0] = signed(&results[0], direction)?;
+    Ok(results)
+}
+
+/// The `count` largest elements of rows, in the order of [`Tensor::top_k`], and the elements of others at their
+/// positions.
+fn top_k_with(rows: &Tensor, others: &[Tensor], count: usize) -> Result<Vec<Tensor>> {
+    let operands: Vec<&Tensor> = std::iter::once(rows).chain(others).collect();
+    let scalars: Vec<Shape> =
+        operands.iter().flat_map(|operand| std::iter::repeat_n(Shape::scalar(operand.dtype()), 2)).collect();
+    let greater =
+        Function::trace("greater", &scalars, |x| x[0].compare_total_order(crate::Direction::Gt, &x[1]))?;
+    let sorted = rows.builder().sort_by(&operands, 1, true, greater)?;
+    sorted.iter().map(|sorted| sorted.slice_in_dim(0, count, 1, 1)).collect()
 }
 
 /// The best of each block of adjacent elements, then the top-k of the elements of the k best blocks.
-fn blocks(rows: &Tensor, count: usize, direction: Direction) -> Result<(Tensor, Tensor)> {
+fn blocks(rows: &Tensor, count: usize, direction: Direction) -> Result<Vec<Tensor>> {
     let (values, indices) = blocks_but_nan(rows, count, direction)?;
-    without_nan(rows, direction, values, indices)
+    without_nan(rows, &[], direction, vec![values, indices])
 }
 
 /// As [`blocks`], but where a row has fewer than `count` values above the worst, a NaN can be among its results
@@ -135,46 +170,70 @@ fn top_k_of_few(rows: &Tensor, count: usize) -> Result<(Tensor, Tensor)> {
 }
 
 /// The best of each of strided buckets (element j goes to bucket j mod L), then the top-k of the winners.
-fn two_stage(rows: &Tensor, count: usize, op: &ApproxTopK) -> Result<(Tensor, Tensor)> {
+fn two_stage(rows: &Tensor, carried: &[Tensor], count: usize, op: &ApproxTopK) -> Result<Vec<Tensor>> {
     let [batch, size] = [rows.dims()[0], rows.dims()[1]];
     let builder = rows.builder();
-    let buckets = if op.aggregate_to_topk { two_stage_buckets(op, size)? } else { count };
+    let buckets = two_stage_buckets(op, size, count)?;
     let depth = size.div_ceil(buckets);
+    let missing = (depth * buckets - size) as isize;
+    let arrange = |rows: &Tensor, filler: &Tensor| {
+        rows.pad(filler, &[0, 0], &[0, missing], &[0, 0])?.reshape(&[batch, depth, buckets])
+    };
     let wide = if rows.dtype().size() == 2 { rows.convert(DType::F32)? } else { rows.clone() };
     let wide = signed(&wide, op.direction)?;
-    let missing = (depth * buckets - size) as isize;
-    let padded = wide.pad(f64::NAN, &[0, 0], &[0, missing], &[0, 0])?;
-    let values = padded.reshape(&[batch, depth, buckets])?;
+    let values = arrange(&wide, &f64::NAN.tensor(&wide)?)?;
     let counter = values.shape().with_dtype(DType::S32);
     let indices = ((builder.iota(counter.clone(), 1)? * buckets as i32)? + builder.iota(counter, 2)?)?;
-    let scalars = [wide.dtype(), DType::S32].map(Shape::scalar);
+    let mut operands = vec![values, indices];
+    let mut inits = vec![f64::NEG_INFINITY.tensor(&wide)?, builder.scalar(-1i32)?];
+    for carried in carried {
+        let zero = builder.constant(Array::zeros(Shape::scalar(carried.dtype()))?)?;
+        operands.push(arrange(carried, &zero)?);
+        inits.push(zero);
+    }
+    let scalars: Vec<Shape> = inits.iter().map(|init| init.shape().clone()).collect();
     let reducer = Function::trace("better", &[&scalars[..], &scalars[..]].concat(), |x| {
-        let [value, index, new_value, new_index] = [&x[0], &x[1], &x[2], &x[3]];
+        let (old, new) = x.split_at(scalars.len());
         // The first value that is no NaN replaces the initial one, which it may equal.
-        let first = (index.less(0)? & new_value.equal(new_value)?)?;
-        let better = (new_value.greater(value)? | first)?;
-        Ok((better.select(new_value, value)?, better.select(new_index, index)?))
+        let first = (old[1].less(0)? & new[0].equal(&new[0])?)?;
+        let better = (new[0].greater(&old[0])? | first)?;
+        new.iter().zip(old).map(|(new, old)| better.select(new, old)).collect::<Result<Vec<_>>>()
     })?;
-    let inits = [&f64::NEG_INFINITY.tensor(&wide)?, &builder.scalar(-1i32)?];
-    let winners = builder.reduce(&[&values, &indices], &inits, &[1], reducer)?;
-    let (values, indices) = (&winners[0], &winners[1]);
-    let found = indices.greater_equal(0)?;
-    let values = found.select(values, -f64::NAN)?;
+    let mut winners = builder.reduce(
+        &operands.iter().collect::<Vec<_>>(),
+        &inits.iter().collect::<Vec<_>>(),
+        &[1],
+        reducer,
+    )?;
+    let found = winners[1].greater_equal(0)?;
+    winners[0] = found.select(&winners[0], -f64::NAN)?;
+    let restore = |values: &Tensor| signed(values, op.direction)?.convert(rows.dtype());
     if !op.aggregate_to_topk {
         // A bucket of NaNs yields its first.
-        let first = builder.iota(indices.shape().clone(), 1)?;
-        let values = signed(&values, op.direction)?.convert(rows.dtype())?;
-        return Ok((values, found.select(indices, first)?));
+        winners[0] = restore(&winners[0])?;
+        winners[1] = found.select(&winners[1], builder.iota(winners[1].shape().clone(), 1)?)?;
+        for (winner, carried) in winners[2..].iter_mut().zip(carried) {
+            *winner = found.select(&*winner, carried.slice_in_dim(0, buckets, 1, 1)?)?;
+        }
+        return Ok(winners);
     }
-    let (values, position) = top_k_of_few(&values, count)?;
-    let indices = indices.take_along_axis(&position, 1)?;
-    let values = signed(&values, op.direction)?.convert(rows.dtype())?;
-    without_nan(rows, op.direction, values, indices)
+    let mut results = if carried.is_empty() {
+        let (values, position) = top_k_of_few(&winners[0], count)?;
+        vec![values, winners[1].take_along_axis(&position, 1)?]
+    } else {
+        top_k_with(&winners[0], &winners[1..], count)?
+    };
+    results[0] = restore(&results[0])?;
+    without_nan(rows, carried, op.direction, results)
 }
 
 /// The number of buckets of the two-stage form: the least that meets the recall target, or up to twice that
-/// where it then divides the size, so that the rows need no padding, which is a pass over them.
-pub(super) fn two_stage_buckets(op: &ApproxTopK, size: usize) -> Result<usize> {
+/// where it then divides the size, so that the rows need no padding, which is a pass over them. Where the winners
+/// are not aggregated, there is one for each of the `count` results.
+pub(super) fn two_stage_buckets(op: &ApproxTopK, size: usize, count: usize) -> Result<usize> {
+    if !op.aggregate_to_topk {
+        return Ok(count);
+    }
     let whole = op.reduction_input_size_override.unwrap_or(size);
     let buckets = buckets_for_recall(whole, op.k, 1, op.recall_target.into())?;
     // Of the buckets of the whole, this part gets its share.
@@ -187,17 +246,20 @@ pub(super) fn two_stage_buckets(op: &ApproxTopK, size: usize) -> Result<usize> {
 /// or because the form lost some.
 fn without_nan(
     rows: &Tensor,
+    carried: &[Tensor],
     direction: Direction,
-    values: Tensor,
-    indices: Tensor,
-) -> Result<(Tensor, Tensor)> {
+    results: Vec<Tensor>,
+) -> Result<Vec<Tensor>> {
+    let values = &results[0];
     let count = values.dims()[1];
-    let nan_found = values.not_equal(&values)?.reduce_any(&[0, 1])?;
-    let shapes = [rows, &values, &indices].map(|tensor| tensor.shape().clone());
-    let again = Function::trace("sort_prepared", &shapes, |x| sort_prepared(&x[0], count, direction))?;
-    let keep = Function::trace("keep", &shapes, |x| Ok((x[1].clone(), x[2].clone())))?;
-    let results = nan_found.cond(&[rows, &values, &indices], again, keep)?;
-    Ok((results[0].clone(), results[1].clone()))
+    let nan_found = values.not_equal(values)?.reduce_any(&[0, 1])?;
+    let inputs = 1 + carried.len();
+    let operands: Vec<&Tensor> = std::iter::once(rows).chain(carried).chain(&results).collect();
+    let shapes: Vec<Shape> = operands.iter().map(|tensor| tensor.shape().clone()).collect();
+    let again =
+        Function::trace("sort_prepared", &shapes, |x| sort_prepared(&x[0], &x[1..inputs], count, direction))?;
+    let keep = Function::trace("keep", &shapes, |x| Ok(x[inputs..].to_vec()))?;
+    nan_found.cond(&operands, again, keep)
 }
 
 /// Values whose total order is the direction's order of preference, worst first: negated for the minimum, and

@@ -99,11 +99,10 @@ fn expand(
         .collect::<Result<_>>()?;
     let results = function.interpret(arguments, |equation, inputs| {
         if let Op::ApproxTopK(op) = &equation.op {
-            let operand = &inputs[0];
-            let choice = policy::choose(op, operand.shape(), capabilities, options)?;
-            let results = approx_top_k::expand(op, operand, choice.form)?;
+            let choice = policy::choose(op, inputs[0].shape(), inputs.len() - 1, capabilities, options)?;
+            let results = approx_top_k::expand(op, inputs, choice.form)?;
             choices.push(choice);
-            return Ok(results.into());
+            return Ok(results);
         }
         let op =
             equation.op.map_functions(&mut |function| expand(function, capabilities, options, choices))?;

@@ -22,6 +22,9 @@ pub enum Form {
     TwoStage,
     /// The best of each block of adjacent elements, then the top-k of the elements of the k best blocks.
     /// Exact, since the k best elements lie in the k blocks with the best maxima.
+    ///
+    /// It has no place for operands that are carried along
+    /// ([`Tangent::Carried`](crate::Tangent::Carried)).
     Blocks,
 }
 
@@ -36,6 +39,11 @@ impl Form {
             Form::TwoStage => "two-stage",
             Form::Blocks => "blocks",
         }
+    }
+
+    /// Whether it can carry operands along.
+    fn carries(self) -> bool {
+        self != Form::Blocks
     }
 }
 
@@ -85,7 +93,7 @@ pub struct Capabilities {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
-    /// The operator, its operand's shape and k.
+    /// The operator, its operand's shape and k, and how many operands it carries along, if any.
     pub operator: String,
     /// The form.
     pub form: Form,
@@ -104,26 +112,35 @@ impl std::fmt::Display for Choice {
 pub(super) fn choose(
     op: &ApproxTopK,
     operand: &Shape,
+    carried: usize,
     capabilities: &Capabilities,
     options: &Options,
 ) -> Result<Choice> {
-    let operator = format!("{} {operand} k={}", op.name(), op.k);
+    let carrying = if carried > 0 { format!(" carrying {carried}") } else { String::new() };
+    let operator = format!("{} {operand} k={}{carrying}", op.name(), op.k);
     let (form, reason) = match options.approx_top_k {
         Some(form) => (form, "asked for".to_owned()),
-        None => preferred(op, operand, capabilities)?,
+        None => preferred(op, operand, carried > 0, capabilities)?,
+    };
+    let refused = |reason| {
+        Err(Error::Unsupported { operator: op.name(), target: capabilities.target.to_owned(), reason })
     };
     if !capabilities.forms.contains(&form) {
-        return Err(Error::Unsupported {
-            operator: op.name(),
-            target: capabilities.target.to_owned(),
-            reason: format!("it has no form {form}"),
-        });
+        return refused(format!("it has no form {form}"));
+    }
+    if carried > 0 && !form.carries() {
+        return refused(format!("the form {form} cannot carry operands along"));
     }
     Ok(Choice { operator, form, reason })
 }
 
-fn preferred(op: &ApproxTopK, operand: &Shape, capabilities: &Capabilities) -> Result<(Form, String)> {
-    let has = |form| capabilities.forms.contains(&form);
+fn preferred(
+    op: &ApproxTopK,
+    operand: &Shape,
+    carrying: bool,
+    capabilities: &Capabilities,
+) -> Result<(Form, String)> {
+    let has = |form: Form| capabilities.forms.contains(&form) && (!carrying || form.carries());
     let count = op.output_size(operand)?;
     let size = operand.dims()[op.reduction_dimension];
     let each = size / count.max(1);
@@ -134,8 +151,10 @@ fn preferred(op: &ApproxTopK, operand: &Shape, capabilities: &Capabilities) -> R
     }
     // Where XLA would not reduce the operand, its users know the results to be exact.
     let reduced = op.partial_reduction(operand)?.log2_reduction > 0;
-    if has(Form::TwoStage) && op.aggregate_to_topk && op.recall_target < 1.0 && reduced {
-        let buckets = two_stage_buckets(op, size)?;
+    // A sort that carries operands along is never a partial one, and worse than buckets as many as the results.
+    let planned = op.aggregate_to_topk || carrying;
+    if has(Form::TwoStage) && planned && op.recall_target < 1.0 && reduced {
+        let buckets = two_stage_buckets(op, size, count)?;
         let depth = size / buckets;
         if depth >= capabilities.two_stage_over_sort {
             let reason = format!("{buckets} buckets of {depth} elements meet the recall target");
@@ -143,6 +162,9 @@ fn preferred(op: &ApproxTopK, operand: &Shape, capabilities: &Capabilities) -> R
         }
     }
     // Where the target's own top-k sorts, anything shorter to sort is better.
+    if carrying && each >= 2 {
+        return Ok((Form::Sort, "exact, and the only such form that carries operands along".to_owned()));
+    }
     let partitions = capabilities.fast_top_k.contains(&operand.dtype());
     let least = if partitions { capabilities.blocks_over_sort } else { 2 };
     if has(Form::Blocks) && each >= least {

@@ -7,8 +7,10 @@
 use crate::ann::recall::{ReductionSize, reduction_output_size};
 use crate::graph::Tensor;
 use crate::hlo;
-use crate::ops::{Operator, arity};
-use crate::{Array, DType, Error, Result, Shape};
+use crate::ops::Operator;
+use crate::shape::Dims;
+use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule};
+use crate::{Array, DType, Error, Result, ScatterKind, Shape};
 
 /// Which end is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,9 @@ pub(crate) enum Direction {
 }
 
 /// The k largest or smallest values along a dimension, approximately.
+///
+/// The inputs are the operand and any number of carried operands of its sizes; the outputs are values, indices,
+/// and of each carried operand its elements at the indices.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApproxTopK {
     pub(crate) direction: Direction,
@@ -26,6 +31,40 @@ pub(crate) struct ApproxTopK {
     pub(crate) recall_target: f32,
     pub(crate) reduction_input_size_override: Option<usize>,
     pub(crate) aggregate_to_topk: bool,
+    pub(crate) tangent: Tangent,
+}
+
+/// How the forward derivative of an approximate top-k comes by the tangents of the elements that it returns.
+///
+/// Both give the same tangents: those at the returned indices.
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, DType, Function, Shape, Tangent, jvp};
+///
+/// let derivative = |tangent| {
+///     let options = ApproxTopKOptions { tangent, ..ApproxTopKOptions::default() };
+///     let f = Function::trace("best", &[Shape::new(DType::F32, [5])], |x| x[0].approx_max_k(2, &options))?;
+///     jvp(&f, &[0])
+/// };
+/// assert!(derivative(Tangent::Gather)?.to_string().contains("= gather["));
+/// assert_eq!(
+///     derivative(Tangent::Carried)?.to_string(),
+///     "jvp_best(%0: f32[5], %1: f32[5]) {
+///   %2: f32[2], %3: s32[2], %4: f32[2] = \
+///      approx_max_k[k=2, reduction_dimension=0, recall_target=0.95, tangent=carried] %0 %1
+///   return %2, %3, %4
+/// }"
+/// );
+/// # Ok::<(), xlann::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tangent {
+    /// They are gathered at the indices, after the search.
+    #[default]
+    Gather,
+    /// They are operands of the search, which carries them along: there is no gather. The blocks form
+    /// ([`Form::Blocks`](crate::lower::Form::Blocks)) cannot.
+    Carried,
 }
 
 /// The options of [`Tensor::approx_max_k`] and [`Tensor::approx_min_k`], with JAX's names and defaults.
@@ -57,7 +96,12 @@ pub struct ApproxTopKOptions {
     pub reduction_input_size_override: Option<usize>,
     /// Whether the results are reduced to the k best, sorted; else they are as many as
     /// [`reduction_output_size`] says, or all where it says more, unsorted. Default: true.
+    ///
+    /// [`vmap`](crate::vmap) keeps the results' sizes: where the formula has another one for an operand of one
+    /// more dimension, as it has for vectors, the batched function gives so many best ones, sorted.
     pub aggregate_to_topk: bool,
+    /// How [`jvp`](crate::jvp) comes by the tangents of the results. Default: [`Tangent::Gather`].
+    pub tangent: Tangent,
 }
 
 impl Default for ApproxTopKOptions {
@@ -67,6 +111,7 @@ impl Default for ApproxTopKOptions {
             recall_target: 0.95,
             reduction_input_size_override: None,
             aggregate_to_topk: true,
+            tangent: Tangent::default(),
         }
     }
 }
@@ -139,6 +184,7 @@ impl Tensor {
             recall_target: options.recall_target,
             reduction_input_size_override: options.reduction_input_size_override,
             aggregate_to_topk: options.aggregate_to_topk,
+            tangent: options.tangent,
         };
         pair(name, self.builder().push(op, &[self])?)
     }
@@ -189,6 +235,22 @@ impl ApproxTopK {
             other => other,
         })
     }
+
+    /// Appends the operator with those carried operands that are there: values, indices, and the elements of each
+    /// carried operand that is there.
+    fn push_some(
+        &self,
+        operand: &Tensor,
+        carried: &[Option<&Tensor>],
+    ) -> Result<(Tensor, Tensor, Vec<Option<Tensor>>)> {
+        let inputs: Vec<&Tensor> = std::iter::once(operand).chain(carried.iter().copied().flatten()).collect();
+        let mut outputs = operand.builder().push(self.clone(), &inputs)?;
+        let found = outputs.split_off(2);
+        let (values, indices) = pair(self.name(), outputs)?;
+        let mut found = found.into_iter();
+        let found = carried.iter().map(|carried| carried.and_then(|_| found.next())).collect();
+        Ok((values, indices, found))
+    }
 }
 
 impl Operator for ApproxTopK {
@@ -208,17 +270,26 @@ impl Operator for ApproxTopK {
         if !self.aggregate_to_topk {
             params.push(("aggregate_to_topk", "false".to_owned()));
         }
+        if self.tangent == Tangent::Carried {
+            params.push(("tangent", "carried".to_owned()));
+        }
         params
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
-        let [operand] = arity(self.name(), inputs)?;
-        let size = self.output_size(&operand)?;
+        let Some((&operand, carried)) = inputs.split_first() else {
+            return Err(Error::argument(self.name(), "operands", "one at least", "none"));
+        };
+        if let Some(index) = carried.iter().position(|carried| carried.dims() != operand.dims()) {
+            let expected = format!("of sizes {}, as the operand", Dims(operand.dims()));
+            return Err(Error::argument(self.name(), format!("carried operand {index}"), expected, carried[index]));
+        }
+        let size = self.output_size(operand)?;
         let mut dims = operand.dims().to_vec();
         dims[self.reduction_dimension] = size;
         let values = operand.with_dims(dims);
-        let indices = values.with_dtype(DType::S32);
-        Ok(vec![values, indices])
+        let carried = carried.iter().map(|carried| values.with_dtype(carried.dtype()));
+        Ok([values.clone(), values.with_dtype(DType::S32)].into_iter().chain(carried).collect())
     }
 
     /// The exact answer, in a stable order.
@@ -251,11 +322,14 @@ impl Operator for ApproxTopK {
                 indices[target + rank * stride] = index as i32;
             }
         }
-        let values = inputs[0].rearranged(output.dims(), None, |position| {
+        let source = |position| {
             let start = position / (stride * count) * stride * size + position % stride;
             Some(start + indices[position] as usize * stride)
-        });
-        Ok(vec![values, Array::new(dims, &indices)?])
+        };
+        let mut outputs: Vec<Array> =
+            inputs.iter().map(|input| input.rearranged(output.dims(), None, source)).collect();
+        outputs.insert(1, Array::new(dims, &indices)?);
+        Ok(outputs)
     }
 
     fn hlo(&self, _: &mut hlo::Builder, _: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
@@ -264,6 +338,98 @@ impl Operator for ApproxTopK {
             target: "hlo".to_owned(),
             reason: "it has no HLO of its own and is lowered to one of its forms first".to_owned(),
         })
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let (operand, carried) = (&inputs[0], &inputs[1..]);
+        let Some(axis) = operand.axis else {
+            // One search for all of the batch; what has a batch dimension is read at its indices.
+            let shared: Vec<_> =
+                carried.iter().map(|carried| carried.axis.is_none().then_some(&carried.tensor)).collect();
+            let (values, indices, found) = self.push_some(&operand.tensor, &shared)?;
+            let [values, indices] = [values, indices].map(|tensor| Batched { tensor, axis: None });
+            let mut outputs = vec![values, indices.clone()];
+            for (found, carried) in found.into_iter().zip(carried) {
+                outputs.push(match (found, carried.axis) {
+                    (None, Some(axis)) => {
+                        let dimension = carried.dimension(self.reduction_dimension) as isize;
+                        let indices = rule.at(&indices, axis)?;
+                        let tensor = carried.tensor.take_along_axis(&indices, dimension)?;
+                        Batched { tensor, axis: Some(axis) }
+                    }
+                    (found, axis) => Batched { tensor: found.unwrap_or(carried.tensor.clone()), axis },
+                });
+            }
+            return Ok(outputs);
+        };
+        let mut op = self.clone();
+        op.reduction_dimension = operand.dimension(self.reduction_dimension);
+        let size = self.output_size(&operand.inner())?;
+        if op.output_size(operand.tensor.shape())? != size {
+            // XLA's formula depends on the rank. The best of that number are more than it promises.
+            (op.k, op.aggregate_to_topk) = (size, true);
+        }
+        let inputs = inputs.iter().map(|input| rule.at(input, axis)).collect::<Result<Vec<_>>>()?;
+        rule.push(op, &inputs.iter().collect::<Vec<_>>(), axis)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let tangents: Vec<&Tensor> = inputs.iter().filter_map(|input| input.tangent.as_ref()).collect();
+        let (outputs, tangents) = match self.tangent {
+            Tangent::Gather => {
+                let outputs = rule.primal(inputs)?;
+                let dimension = self.reduction_dimension as isize;
+                let found = tangents.iter().map(|tangent| tangent.take_along_axis(&outputs[1], dimension));
+                let found = found.collect::<Result<Vec<_>>>()?;
+                (outputs, found)
+            }
+            Tangent::Carried => {
+                let all: Vec<&Tensor> = inputs.iter().map(|input| &input.primal).chain(tangents).collect();
+                let mut outputs = rule.builder.push(self.clone(), &all)?;
+                let found = outputs.split_off(inputs.len() + 1);
+                (outputs, found)
+            }
+        };
+        let mut tangents = tangents.into_iter();
+        let mut found: Vec<Option<Tensor>> =
+            inputs.iter().map(|input| input.tangent.as_ref().and_then(|_| tangents.next())).collect();
+        // The indices have none.
+        found.insert(1, None);
+        Ok(outputs.into_iter().zip(found).map(|(primal, tangent)| Dual { primal, tangent }).collect())
+    }
+
+    fn partial(&self, rule: &Transposition, inputs: &[Part]) -> Result<Partial> {
+        let Some(operand) = inputs[0].known() else {
+            return no_rule(self.name(), "vjp", "it is not linear in its operand");
+        };
+        let known: Vec<_> = inputs[1..].iter().map(Part::known).collect();
+        let (values, indices, found) = self.push_some(operand, &known)?;
+        let residuals = vec![indices.clone()];
+        let mut outputs = vec![Part::Known(values), Part::Known(indices)];
+        for (found, shape) in found.into_iter().zip(&rule.outputs[2..]) {
+            outputs.push(found.map_or(Part::Linear(shape.clone()), Part::Known));
+        }
+        Ok(Partial { outputs, residuals })
+    }
+
+    fn transpose(
+        &self,
+        rule: &Transposition,
+        inputs: &[Part],
+        residuals: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let dimension = self.reduction_dimension as isize;
+        let scatter = |(input, cotangent): (&Part, &Option<Tensor>)| match (input, cotangent) {
+            (Part::Linear(shape), Some(cotangent)) => rule
+                .zeros(shape)?
+                .scatter_along_axis(&residuals[0], cotangent, dimension, ScatterKind::Add)
+                .map(Some),
+            _ => Ok(None),
+        };
+        // The output of a carried operand is one place behind it, after values and indices.
+        let carried = inputs[1..].iter().zip(&cotangents[2..]).map(scatter);
+        std::iter::once(Ok(None)).chain(carried).collect()
     }
 }
 

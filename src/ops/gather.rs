@@ -2,9 +2,11 @@
 
 use crate::graph::Tensor;
 use crate::hlo;
+use crate::ops::scatter::{Scatter, ScatterDims, ScatterKind};
 use crate::ops::{Operator, arity, distinct, i64s, increasing, others};
 use crate::shape::{Dims, offsets};
-use crate::{Array, Error, Result, Shape};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
+use crate::{Array, DType, Error, Result, Shape};
 
 /// Which dimensions play which part in a gather, as in XLA's `GatherDimensionNumbers`.
 ///
@@ -39,6 +41,62 @@ pub struct GatherDims {
     pub operand_batching_dims: Vec<usize>,
     /// For each of `operand_batching_dims`, that dimension of the indices.
     pub start_indices_batching_dims: Vec<usize>,
+}
+
+impl GatherDims {
+    /// Those of the scatter whose updates have the shape of the gather's output.
+    pub(crate) fn to_scatter(&self) -> ScatterDims {
+        ScatterDims {
+            update_window_dims: self.offset_dims.clone(),
+            inserted_window_dims: self.collapsed_slice_dims.clone(),
+            scatter_dims_to_operand_dims: self.start_index_map.clone(),
+            index_vector_dim: self.index_vector_dim,
+            input_batching_dims: self.operand_batching_dims.clone(),
+            scatter_indices_batching_dims: self.start_indices_batching_dims.clone(),
+        }
+    }
+
+    /// Those for a batch of operands, of indices or of both, and the batch dimension of the output.
+    ///
+    /// That of the operand alone is one more of the slices, of full size. That of the indices is one more of
+    /// theirs, which the operand shares if it has one.
+    pub(crate) fn batched(&self, operand: &Batched, indices: &Batched) -> (GatherDims, usize) {
+        let shifted = |dims: &[usize], by: &Batched| dims.iter().map(|&dim| by.dimension(dim)).collect();
+        let mut dims = GatherDims {
+            offset_dims: self.offset_dims.clone(),
+            collapsed_slice_dims: shifted(&self.collapsed_slice_dims, operand),
+            start_index_map: shifted(&self.start_index_map, operand),
+            index_vector_dim: indices.dimension(self.index_vector_dim),
+            operand_batching_dims: shifted(&self.operand_batching_dims, operand),
+            start_indices_batching_dims: shifted(&self.start_indices_batching_dims, indices),
+        };
+        let index_rank = indices.inner().rank();
+        let rank = self.offset_dims.len() + index_rank - usize::from(self.index_vector_dim < index_rank);
+        let mut window = None;
+        let place = match (operand.axis, indices.axis) {
+            (Some(axis), None) => {
+                let before = others(axis, &[&dims.collapsed_slice_dims, &dims.operand_batching_dims]).len();
+                window = Some(before);
+                self.offset_dims.get(before).copied()
+            }
+            (_, axis) => {
+                let axis = axis.unwrap_or(0);
+                let before = axis - usize::from(dims.index_vector_dim < axis);
+                others(rank, &[&self.offset_dims]).get(before).copied()
+            }
+        };
+        let place = place.unwrap_or(rank);
+        dims.offset_dims.iter_mut().filter(|dim| **dim >= place).for_each(|dim| *dim += 1);
+        if let Some(window) = window {
+            dims.offset_dims.insert(window, place);
+        }
+        if let (Some(axis), Some(index_axis)) = (operand.axis, indices.axis) {
+            let position = dims.operand_batching_dims.partition_point(|&dim| dim < axis);
+            dims.operand_batching_dims.insert(position, axis);
+            dims.start_indices_batching_dims.insert(position, index_axis);
+        }
+        (dims, place)
+    }
 }
 
 /// Slices of the operand, of equal sizes, at the places that indices give.
@@ -269,6 +327,45 @@ impl Window<'_> {
         };
         offsets(&dims, &strides).into_iter().enumerate().map(start).collect()
     }
+
+    /// The last start in each dimension that is indexed at which windows of these sizes fit.
+    fn last_starts(&self, sizes: &[usize]) -> Vec<usize> {
+        self.index_map.iter().map(|&axis| self.operand.dims()[axis] - sizes[axis]).collect()
+    }
+
+    /// Indices at which windows of these sizes are where a gather reads them.
+    pub(crate) fn clamped(&self, indices: &Tensor, sizes: &[usize]) -> Result<Tensor> {
+        clamped_starts(indices, self.index_vector_dim, &self.last_starts(sizes))
+    }
+
+    /// For each batch position, whether a window of these sizes is inside the operand.
+    pub(crate) fn inside(&self, indices: &Tensor, sizes: &[usize]) -> Result<Tensor> {
+        let last = bounds(indices, self.index_vector_dim, &self.last_starts(sizes))?;
+        let inside = (indices.greater_equal(0)? & indices.less_equal(&last))?;
+        match self.index_vector_dim < indices.rank() {
+            true => inside.reduce_all(&[self.index_vector_dim as isize]),
+            false => Ok(inside),
+        }
+    }
+}
+
+/// The greatest start of each component, at the indices' shape and as far as their dtype goes.
+fn bounds(indices: &Tensor, index_vector_dim: usize, last: &[usize]) -> Result<Tensor> {
+    let places: Vec<usize> = (index_vector_dim..indices.rank()).take(1).collect();
+    let dims: Vec<usize> = places.iter().map(|_| last.len()).collect();
+    // From f64, integers saturate.
+    let values: Vec<f64> = last.iter().map(|&last| last as f64).collect();
+    let last = Array::from_f64(indices.shape().with_dims(dims), &values)?;
+    indices.builder().constant(last)?.broadcast_in_dim(indices.dims(), &places)
+}
+
+/// Indices with each component between 0 and its greatest start, in a dtype that holds it.
+pub(crate) fn clamped_starts(indices: &Tensor, index_vector_dim: usize, last: &[usize]) -> Result<Tensor> {
+    let clamped = indices.clamp(0, bounds(indices, index_vector_dim, last)?)?;
+    match indices.dtype().size() < 4 {
+        true => clamped.convert(DType::S32),
+        false => Ok(clamped),
+    }
 }
 
 impl Gather {
@@ -389,5 +486,51 @@ impl Operator for Gather {
             instruction.gather_slice_sizes = i64s(&self.slice_sizes);
         });
         Ok(vec![gather])
+    }
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let [operand, indices] = [&inputs[0], &inputs[1]];
+        let (dims, place) = self.dims.batched(operand, indices);
+        let mut slice_sizes = self.slice_sizes.clone();
+        if let Some(axis) = operand.axis {
+            slice_sizes.insert(axis, if indices.axis.is_some() { 1 } else { rule.size });
+        }
+        rule.push(Gather { dims, slice_sizes }, &[&operand.tensor, &indices.tensor], place)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    /// What was read from an element, added up.
+    fn transpose(
+        &self,
+        rule: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let (Some(cotangent), Some(indices)) = (&cotangents[0], inputs[1].known()) else {
+            return Ok(vec![None, None]);
+        };
+        let operand = inputs[0].shape();
+        let window = self.window(operand, indices.shape());
+        if window.index_map.is_empty() && window.operand_batching.is_empty() {
+            return Ok(vec![Some(self.repeats(rule, operand, cotangent)?), None]);
+        }
+        let indices = window.clamped(indices, &self.slice_sizes)?;
+        let scatter = Scatter { kind: ScatterKind::Add, dims: self.dims.to_scatter() };
+        let sum = rule.builder.push_one(scatter, &[&rule.zeros(operand)?, &indices, cotangent])?;
+        Ok(vec![Some(sum), None])
+    }
+}
+
+impl Gather {
+    /// The transpose where nothing is indexed, which a scatter cannot express: every slice is the first one.
+    fn repeats(&self, rule: &Transposition, operand: &Shape, cotangent: &Tensor) -> Result<Tensor> {
+        let batch = others(cotangent.rank(), &[&self.dims.offset_dims]);
+        let batch: Vec<isize> = batch.into_iter().map(|axis| axis as isize).collect();
+        let slice = cotangent.reduce_sum(&batch)?.reshape(&self.slice_sizes)?;
+        let first = rule.builder.scalar(0)?;
+        rule.zeros(operand)?.dynamic_update_slice(&slice, &vec![&first; operand.rank()])
     }
 }

@@ -3,9 +3,10 @@
 use crate::graph::{Tensor, same_dtype};
 use crate::hlo;
 use crate::ops::binary::Binary;
-use crate::ops::gather::{Window, along_axis};
+use crate::ops::gather::{Gather, GatherDims, Window, along_axis};
 use crate::ops::{Operator, arity, i64s, increasing, others};
 use crate::shape::{Dims, offsets};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Which dimensions play which part in a scatter, as in XLA's `ScatterDimensionNumbers`.
@@ -40,6 +41,20 @@ pub struct ScatterDims {
     pub input_batching_dims: Vec<usize>,
     /// For each of `input_batching_dims`, that dimension of the indices.
     pub scatter_indices_batching_dims: Vec<usize>,
+}
+
+impl ScatterDims {
+    /// Those of the gather whose output has the shape of the updates.
+    pub(crate) fn to_gather(&self) -> GatherDims {
+        GatherDims {
+            offset_dims: self.update_window_dims.clone(),
+            collapsed_slice_dims: self.inserted_window_dims.clone(),
+            start_index_map: self.scatter_dims_to_operand_dims.clone(),
+            index_vector_dim: self.index_vector_dim,
+            operand_batching_dims: self.input_batching_dims.clone(),
+            start_indices_batching_dims: self.scatter_indices_batching_dims.clone(),
+        }
+    }
 }
 
 /// How an update is combined with what the operand has in its place.
@@ -187,6 +202,15 @@ impl Scatter {
         }
     }
 
+    /// The size of a window in each dimension of the operand.
+    fn window_sizes(&self, window: &Window, updates: &Shape) -> Vec<usize> {
+        let mut sizes = vec![1; window.operand.rank()];
+        for (&place, axis) in self.dims.update_window_dims.iter().zip(window.window_axes()) {
+            sizes[axis] = updates.dims()[place];
+        }
+        sizes
+    }
+
     /// The positions in the operand and in the updates of each pair to combine.
     fn pairs(&self, inputs: &[Array]) -> Vec<(usize, usize)> {
         let (operand, updates) = (inputs[0].shape(), inputs[2].shape());
@@ -194,10 +218,7 @@ impl Scatter {
             return Vec::new();
         }
         let window = self.window(operand, inputs[1].shape());
-        let mut sizes = vec![1; operand.rank()];
-        for (&place, axis) in self.dims.update_window_dims.iter().zip(window.window_axes()) {
-            sizes[axis] = updates.dims()[place];
-        }
+        let sizes = self.window_sizes(&window, updates);
         let strides = operand.strides();
         let within = offsets(&sizes, &strides);
         let places = |axes: &[usize]| {
@@ -334,5 +355,156 @@ impl Operator for Scatter {
             instruction.called_computation_ids = vec![update.id()];
         });
         Ok(vec![scatter])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        // The output has a batch dimension, and so must the operand.
+        let axis = inputs[0].axis.unwrap_or(0);
+        let operand = Batched { tensor: rule.at(&inputs[0], axis)?, axis: Some(axis) };
+        let (dims, place) = self.dims.to_gather().batched(&operand, &inputs[1]);
+        let updates = rule.at(&inputs[2], place)?;
+        let scatter = Scatter { kind: self.kind, dims: dims.to_scatter() };
+        rule.push(scatter, &[&operand.tensor, &inputs[1].tensor, &updates], axis)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let (operand, indices, updates) = (&inputs[0], &inputs[1].primal, &inputs[2]);
+        if nothing(operand.primal.shape(), updates.primal.shape()) {
+            let primal = rule.primal(inputs)?.remove(0);
+            return Ok(vec![Dual { primal, tangent: operand.tangent.clone() }]);
+        }
+        let dual = match self.kind {
+            ScatterKind::Set if self.may_overlap(indices.shape()) => self.set_jvp(operand, indices, updates)?,
+            ScatterKind::Set | ScatterKind::Add => self.linear_jvp(rule, inputs)?,
+            ScatterKind::Max | ScatterKind::Min => self.extremal_jvp(rule, inputs)?,
+        };
+        Ok(vec![dual])
+    }
+
+    fn transpose(
+        &self,
+        rule: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let (Some(cotangent), Some(indices)) = (&cotangents[0], inputs[1].known()) else {
+            return Ok(vec![None; 3]);
+        };
+        let updates = inputs[2].shape();
+        let operand = match self.kind {
+            _ if !inputs[0].is_linear() => None,
+            ScatterKind::Add => Some(cotangent.clone()),
+            ScatterKind::Set if !self.may_overlap(indices.shape()) => {
+                let zeros = rule.zeros(updates)?;
+                Some(rule.builder.push_one(self.clone(), &[cotangent, indices, &zeros])?)
+            }
+            _ => return no_rule(self.name(), "vjp", "it is not linear"),
+        };
+        let updates = match inputs[2].is_linear() && !nothing(cotangent.shape(), updates) {
+            true => Some(self.read_back(cotangent, indices, updates)?),
+            false => None,
+        };
+        Ok(vec![operand, None, updates])
+    }
+}
+
+/// Whether there is nothing to update: then a gather of windows might not fit the operand.
+fn nothing(operand: &Shape, updates: &Shape) -> bool {
+    operand.element_count() == 0 || updates.element_count() == 0
+}
+
+impl Scatter {
+    fn apply(&self, kind: ScatterKind, operand: &Tensor, indices: &Tensor, updates: &Tensor) -> Result<Tensor> {
+        operand.scatter(indices, updates, kind, self.dims.clone())
+    }
+
+    /// Whether windows may have an element in common: that is where one part of the operand has several.
+    fn may_overlap(&self, indices: &Shape) -> bool {
+        let shared = &self.dims.scatter_indices_batching_dims;
+        let own = others(indices.rank(), &[&[self.dims.index_vector_dim], shared]);
+        own.iter().any(|&axis| indices.dims()[axis] > 1)
+    }
+
+    /// What the operand has where updates of that shape go. Of windows that are dropped it is
+    /// something else.
+    fn read(&self, operand: &Tensor, indices: &Tensor, updates: &Shape) -> Result<Tensor> {
+        let sizes = self.window_sizes(&self.window(operand.shape(), indices.shape()), updates);
+        let gather = Gather { dims: self.dims.to_gather(), slice_sizes: sizes };
+        operand.builder().push_one(gather, &[operand, indices])
+    }
+
+    /// The cotangent of updates: that of the elements where they go, and 0 for those that are dropped.
+    fn read_back(&self, cotangent: &Tensor, indices: &Tensor, updates: &Shape) -> Result<Tensor> {
+        let read = self.read(cotangent, indices, updates)?;
+        let window = self.window(cotangent.shape(), indices.shape());
+        let inside = window.inside(indices, &self.window_sizes(&window, updates))?;
+        let batch = others(updates.rank(), &[&self.dims.update_window_dims]);
+        let inside = inside.broadcast_in_dim(updates.dims(), &batch)?;
+        inside.select(&read, 0)
+    }
+
+    /// The rule of what is linear in the operand and the updates.
+    fn linear_jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Dual> {
+        let primal = rule.primal(inputs)?.remove(0);
+        let tangent = match (self.kind, &inputs[0].tangent, &inputs[2].tangent) {
+            (ScatterKind::Add, Some(tangent), None) => tangent.clone(),
+            _ => self.apply(self.kind, &inputs[0].tangent()?, &inputs[1].primal, &inputs[2].tangent()?)?,
+        };
+        Ok(Dual { primal, tangent: Some(tangent) })
+    }
+
+    /// Of several updates on an element, the tangent is that of the one which is left there. Which one that is
+    /// says a scatter of their numbers; the value is then made from the same one.
+    fn set_jvp(&self, operand: &Dual, indices: &Tensor, updates: &Dual) -> Result<Dual> {
+        let shape = updates.primal.shape();
+        let count = shape.element_count();
+        let dtype = if i32::try_from(count).is_ok() { DType::S32 } else { DType::S64 };
+        let builder = indices.builder();
+        let flat = builder.iota(Shape::new(dtype, [count]), 0)?;
+        let numbers = (flat.reshape(shape.dims())? + 1)?;
+        let left = builder.scalar(0)?.convert(dtype)?.broadcast_to(operand.primal.dims())?;
+        let left = self.apply(ScatterKind::Set, &left, indices, &numbers)?;
+        let winners = self.read(&left, indices, shape)?;
+        let winning = updates.primal.reshape(&[count])?.take(&(&winners - 1)?, 0)?;
+        let primal = self.apply(ScatterKind::Set, &operand.primal, indices, &winning)?;
+        let tangent = self.sum(operand, &left.equal(0)?, indices, updates, &winners.equal(&numbers)?)?;
+        Ok(Dual { primal, tangent: Some(tangent) })
+    }
+
+    /// The mean of the tangents of those that are equal to the extreme.
+    fn extremal_jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Dual> {
+        let (operand, indices, updates) = (&inputs[0], &inputs[1].primal, &inputs[2]);
+        let primal = rule.primal(inputs)?.remove(0);
+        let operand_is = operand.primal.equal(&primal)?;
+        let update_is = updates.primal.equal(self.read(&primal, indices, updates.primal.shape())?)?;
+        let one = |dual: &Dual| {
+            let one = dual.primal.full_like(1)?;
+            Ok::<_, Error>(Dual { primal: dual.primal.clone(), tangent: Some(one) })
+        };
+        let count = self.sum(&one(operand)?, &operand_is, indices, &one(updates)?, &update_is)?;
+        let total = self.sum(operand, &operand_is, indices, updates, &update_is)?;
+        Ok(Dual { primal, tangent: Some((total / count)?) })
+    }
+
+    /// The tangents of those elements of the operand and of the updates that the masks say, added up in place.
+    fn sum(
+        &self,
+        operand: &Dual,
+        kept: &Tensor,
+        indices: &Tensor,
+        updates: &Dual,
+        placed: &Tensor,
+    ) -> Result<Tensor> {
+        let kept = match &operand.tangent {
+            Some(tangent) => kept.select(tangent, 0)?,
+            None => operand.tangent()?,
+        };
+        match &updates.tangent {
+            Some(tangent) => {
+                self.apply(ScatterKind::Add, &kept, indices, &placed.select(tangent, 0)?)
+            }
+            None => Ok(kept),
+        }
     }
 }
