@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use transforms::runner::{assert_close, indices, random, run};
 use transforms::{derivatives_match, vmap_matches};
 use xlann::transform::AutoVmap;
-use xlann::{Array, DType, Function, Result, Shape, Tensor, Tree, auto_vmap, grad, vmap};
+use xlann::{
+    ApproxTopKOptions, Array, DType, Function, Result, Results, Shape, Tensor, Tree, auto_vmap, grad, vmap,
+};
 
 type Body = fn(&[Tensor]) -> Result<Vec<Tensor>>;
 
@@ -168,29 +170,29 @@ fn the_body_is_called_once_and_sees_the_base_ranks() {
 
 #[test]
 fn batches_broadcast() {
-    let cases: &[(&[usize], &[usize], &[usize], &[usize])] = &[
+    let cases: &[[&[usize]; 4]] = &[
         // The batch dimensions of the scalar, the vector and the matrix, and those of the result.
-        (&[], &[], &[], &[]),
-        (&[], &[3], &[3], &[3]),
-        (&[], &[5], &[5], &[5]),
-        (&[5], &[], &[], &[5]),
-        (&[5], &[], &[2, 5], &[2, 5]),
-        (&[4, 3], &[], &[3], &[4, 3]),
-        (&[4, 3], &[3], &[], &[4, 3]),
-        (&[7, 1], &[1, 5], &[], &[7, 5]),
-        (&[], &[7, 1], &[7, 5], &[7, 5]),
-        (&[7, 1], &[5], &[2, 1, 1], &[2, 7, 5]),
+        [&[], &[], &[], &[]],
+        [&[], &[3], &[3], &[3]],
+        [&[], &[5], &[5], &[5]],
+        [&[5], &[], &[], &[5]],
+        [&[5], &[], &[2, 5], &[2, 5]],
+        [&[4, 3], &[], &[3], &[4, 3]],
+        [&[4, 3], &[3], &[], &[4, 3]],
+        [&[7, 1], &[1, 5], &[], &[7, 5]],
+        [&[], &[7, 1], &[7, 5], &[7, 5]],
+        [&[7, 1], &[5], &[2, 1, 1], &[2, 7, 5]],
         // Sizes of 1 stay where nothing stretches them.
-        (&[1], &[], &[1, 1], &[1, 1]),
-        (&[2, 1, 3], &[1, 3], &[1], &[2, 1, 3]),
-        (&[1, 1], &[2, 1], &[], &[2, 1]),
+        [&[1], &[], &[1, 1], &[1, 1]],
+        [&[2, 1, 3], &[1, 3], &[1], &[2, 1, 3]],
+        [&[1, 1], &[2, 1], &[], &[2, 1]],
         // Of no batch there are no results.
-        (&[0], &[], &[0], &[0]),
-        (&[1], &[0], &[], &[0]),
-        (&[4, 1], &[0], &[], &[4, 0]),
-        (&[0, 1], &[3], &[], &[0, 3]),
+        [&[0], &[], &[0], &[0]],
+        [&[1], &[0], &[], &[0]],
+        [&[4, 1], &[0], &[], &[4, 0]],
+        [&[0, 1], &[3], &[], &[0, 3]],
     ];
-    for (s, v, m, batch) in cases {
+    for [s, v, m, batch] in cases {
         let shapes = [f32s(s), f32s(&[v, &[3][..]].concat()), f32s(&[m, &[3, 3][..]].concat())];
         matches(QUADRATIC, &[Some(0), Some(1), Some(2)], &shapes, batch);
     }
@@ -256,6 +258,15 @@ fn maps_with_a_rank_for_each_leaf() {
         arrays.iter().map(|(&name, array)| (name, array.shape().clone())).collect();
     let leaves: Vec<Array> = arrays.into_values().collect();
     run(&each.function([shapes]).unwrap(), &leaves);
+}
+
+#[test]
+fn threads_can_share_one() {
+    let foo = foo();
+    let shapes = (f32s(&[]), f32s(&[5, 3]), f32s(&[3, 3]));
+    let expected = foo.function(shapes.clone()).unwrap();
+    let got = std::thread::scope(|scope| scope.spawn(|| foo.function(shapes).unwrap()).join().unwrap());
+    assert_eq!(got, expected);
 }
 
 #[test]
@@ -337,6 +348,43 @@ fn one_can_stand_in_another() {
     let body: Body = |x| Ok(vec![x[0].dot(&x[1].transpose(&[1, 0])?)?]);
     let expected = by_hand(body, &[Some(2), Some(2)], &arguments, &[4, 5]);
     assert_close(&results[0], &expected[0], &function);
+}
+
+#[test]
+fn a_search_of_one_query_is_one_of_many() {
+    let nearest: Body = |x| {
+        let found = x[0]
+            .dot_general(&x[1], (&[0], &[1]), (&[], &[]))?
+            .approx_max_k(3, &ApproxTopKOptions::default())?;
+        Ok(found.into_tensors())
+    };
+    let ranks = [Some(1), Some(2)];
+    let batched = |shapes: &[Shape]| flat(&ranks, nearest).function(shapes.to_vec()).unwrap();
+    // Many queries of one database, which is not repeated.
+    let shapes = [f32s(&[5, 4]), f32s(&[40, 4])];
+    assert_eq!(
+        batched(&shapes).to_string(),
+        "flat(x0 %0: f32[5,4], x1 %1: f32[40,4]) {
+  %2: f32[5,40] = dot_general[lhs_contracting=[1], rhs_contracting=[1]] %0 %1
+  %3: f32[5,3], %4: s32[5,3] = approx_max_k[k=3, reduction_dimension=1, recall_target=0.95] %2
+  return %3, %4
+}"
+    );
+    for (shapes, batch) in [
+        (shapes, &[5][..]),
+        ([f32s(&[4]), f32s(&[2, 40, 4])], &[2]),
+        ([f32s(&[5, 4]), f32s(&[2, 1, 40, 4])], &[2, 5]),
+        ([f32s(&[0, 4]), f32s(&[40, 4])], &[0]),
+    ] {
+        // Products that are all different, as equal ones may come in any order.
+        let arrays: Vec<Array> =
+            shapes.iter().zip(1..).map(|(shape, seed)| random(shape.clone(), seed)).collect();
+        let function = batched(&shapes);
+        let results = run(&function, &arrays);
+        let expected = by_hand(nearest, &ranks, &arrays, batch);
+        assert_close(&results[0], &expected[0], &function);
+        assert_eq!(results[1], expected[1], "{function}");
+    }
 }
 
 #[test]
