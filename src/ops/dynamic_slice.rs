@@ -3,7 +3,10 @@
 use crate::graph::{Tensor, same_dtype};
 use crate::hlo;
 use crate::ops::Operator;
+use crate::ops::gather::{Gather, GatherDims, clamped_starts};
+use crate::ops::scatter::{Scatter, ScatterKind};
 use crate::shape::Dims;
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
 use crate::{Array, Error, Result, Shape};
 
 /// A window of the first operand; the others are its starts, a scalar for each dimension.
@@ -107,6 +110,42 @@ fn place(position: usize, window: &Shape, window_strides: &[usize], starts: &[us
         .sum()
 }
 
+/// The starts with one of 0 for a new dimension.
+fn with_start(rule: &Vmap, starts: &[Batched], axis: usize) -> Result<Vec<Tensor>> {
+    let mut starts: Vec<Tensor> = starts.iter().map(|start| start.tensor.clone()).collect();
+    let zero = match starts.first() {
+        Some(start) => start.full_like(0)?,
+        None => rule.builder.scalar(0)?,
+    };
+    starts.insert(axis, zero);
+    Ok(starts)
+}
+
+/// Starts that differ in the batch as index vectors, moved to where windows fit, and the dimensions of a gather of
+/// one window from each.
+fn index_vectors(
+    rule: &Vmap,
+    operand: &Shape,
+    sizes: &[usize],
+    starts: &[Batched],
+) -> Result<(Batched, GatherDims)> {
+    let columns = starts
+        .iter()
+        .map(|start| rule.leading(start)?.reshape(&[rule.size, 1]))
+        .collect::<Result<Vec<_>>>()?;
+    let starts = Tensor::concatenate(&columns.iter().collect::<Vec<_>>(), 1)?;
+    let last: Vec<usize> = operand.dims().iter().zip(sizes).map(|(dim, size)| dim - size).collect();
+    let starts = clamped_starts(&starts, 1, &last)?;
+    let axes: Vec<usize> = (0..operand.rank()).collect();
+    let dims = GatherDims { offset_dims: axes.clone(), start_index_map: axes, ..GatherDims::default() };
+    Ok((Batched { tensor: starts, axis: Some(0) }, dims))
+}
+
+/// The starts that a transpose rule reads again.
+fn known(starts: &[Part]) -> Vec<&Tensor> {
+    starts.iter().filter_map(Part::known).collect()
+}
+
 impl Operator for DynamicSlice {
     fn name(&self) -> &'static str {
         "dynamic_slice"
@@ -141,6 +180,38 @@ impl Operator for DynamicSlice {
         });
         Ok(vec![slice])
     }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let (operand, starts) = (&inputs[0], &inputs[1..]);
+        if let (Some(axis), true) = (operand.axis, starts.iter().all(|start| start.axis.is_none())) {
+            let mut sizes = self.sizes.clone();
+            sizes.insert(axis, rule.size);
+            let starts = with_start(rule, starts, axis)?;
+            let inputs: Vec<&Tensor> = std::iter::once(&operand.tensor).chain(&starts).collect();
+            return rule.push(DynamicSlice { sizes }, &inputs, axis);
+        }
+        let (indices, dims) = index_vectors(rule, &operand.inner(), &self.sizes, starts)?;
+        Gather { dims, slice_sizes: self.sizes.clone() }.vmap(rule, &[operand.clone(), indices])
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        rule: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut terms = vec![None; inputs.len()];
+        if let Some(cotangent) = &cotangents[0] {
+            let zeros = rule.zeros(inputs[0].shape())?;
+            terms[0] = Some(zeros.dynamic_update_slice(cotangent, &known(&inputs[1..]))?);
+        }
+        Ok(terms)
+    }
 }
 
 impl Operator for DynamicUpdateSlice {
@@ -174,5 +245,42 @@ impl Operator for DynamicUpdateSlice {
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
         let operands: Vec<_> = inputs.iter().collect();
         Ok(vec![module.add("dynamic-update-slice", inputs[0].shape(), &operands)])
+    }
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let (operand, update, starts) = (&inputs[0], &inputs[1], &inputs[2..]);
+        if starts.iter().any(|start| start.axis.is_some()) {
+            let (indices, dims) = index_vectors(rule, &operand.inner(), update.inner().dims(), starts)?;
+            let scatter = Scatter { kind: ScatterKind::Set, dims: dims.to_scatter() };
+            return scatter.vmap(rule, &[operand.clone(), indices, update.clone()]);
+        }
+        let axis = operand.axis.or(update.axis).unwrap_or(0);
+        let (operand, update) = (rule.at(operand, axis)?, rule.at(update, axis)?);
+        let starts = with_start(rule, starts, axis)?;
+        let inputs: Vec<&Tensor> = [&operand, &update].into_iter().chain(&starts).collect();
+        rule.push(DynamicUpdateSlice, &inputs, axis)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        rule.linear(inputs)
+    }
+
+    fn transpose(
+        &self,
+        rule: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut terms = vec![None; inputs.len()];
+        let (update, starts) = (inputs[1].shape(), known(&inputs[2..]));
+        if let Some(cotangent) = &cotangents[0] {
+            if inputs[0].is_linear() {
+                terms[0] = Some(cotangent.dynamic_update_slice(&rule.zeros(update)?, &starts)?);
+            }
+            if inputs[1].is_linear() {
+                terms[1] = Some(cotangent.dynamic_slice(&starts, update.dims())?);
+            }
+        }
+        Ok(terms)
     }
 }

@@ -6,6 +6,7 @@ use crate::graph::{Builder, Convention, Function, Tensor};
 use crate::hlo;
 use crate::ops::{Operator, others, signature};
 use crate::shape::{Dims, offsets};
+use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Sorts operands of equal sizes together along a dimension.
@@ -272,5 +273,91 @@ impl Operator for Sort {
             instruction.is_stable = self.is_stable;
             instruction.called_computation_ids = vec![comparator.id()];
         }))
+    }
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
+        let operands = inputs.iter().map(|input| rule.at(input, axis)).collect::<Result<Vec<_>>>()?;
+        let dimension = self.dimension + usize::from(axis <= self.dimension);
+        rule.push(Sort { dimension, ..self.clone() }, &operands.iter().collect::<Vec<_>>(), axis)
+    }
+
+    /// Tangents are sorted along, as further operands that the comparator does not read.
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let primals: Vec<&Tensor> = inputs.iter().map(|input| &input.primal).collect();
+        let tangents: Vec<&Tensor> = inputs.iter().filter_map(|input| input.tangent.as_ref()).collect();
+        let read: Vec<usize> = (0..primals.len()).collect();
+        let operands = [primals, tangents].concat();
+        let sort = self.with_operands(&operands, &read)?;
+        let mut outputs = rule.builder.push(sort, &operands)?;
+        let mut tangents = outputs.split_off(inputs.len()).into_iter();
+        let dual = |(primal, input): (Tensor, &Dual)| {
+            let tangent = input.tangent.as_ref().and_then(|_| tangents.next());
+            Dual { primal, tangent }
+        };
+        Ok(outputs.into_iter().zip(inputs).map(dual).collect())
+    }
+
+    /// Linear operands are moved as the others are, whose sort takes their places along.
+    fn partial(&self, rule: &Transposition, inputs: &[Part]) -> Result<Partial> {
+        let shape = inputs[0].shape();
+        let dtype = if i32::try_from(shape.dims()[self.dimension]).is_ok() { DType::S32 } else { DType::S64 };
+        let places = rule.builder.iota(shape.with_dtype(dtype), self.dimension as isize)?;
+        let read: Vec<usize> = (0..inputs.len()).filter(|&index| !inputs[index].is_linear()).collect();
+        let operands: Vec<&Tensor> = inputs.iter().filter_map(Part::known).chain([&places]).collect();
+        let mut sorted = rule.builder.push(self.with_operands(&operands, &read)?, &operands)?;
+        let places = sorted.pop().into_iter().collect();
+        let mut sorted = sorted.into_iter();
+        let outputs = inputs.iter().map(|input| match input {
+            Part::Known(_) => sorted.next().map_or_else(|| input.clone(), Part::Known),
+            Part::Linear(shape) => Part::Linear(shape.clone()),
+        });
+        Ok(Partial { outputs: outputs.collect(), residuals: places })
+    }
+
+    /// A sort by the places that they came from brings the elements back.
+    fn transpose(
+        &self,
+        rule: &Transposition,
+        _: &[Part],
+        residuals: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let operands: Vec<&Tensor> = residuals.iter().chain(cotangents.iter().flatten()).collect();
+        let dtypes: Vec<DType> = operands.iter().map(|operand| operand.dtype()).collect();
+        let comparator = ascending(&dtypes)?;
+        let sorted = rule.builder.sort_by(&operands, self.dimension as isize, false, comparator)?;
+        let mut sorted = sorted.into_iter().skip(residuals.len());
+        Ok(cotangents.iter().map(|cotangent| cotangent.as_ref().and_then(|_| sorted.next())).collect())
+    }
+}
+
+impl Sort {
+    /// The sort of other operands in the same order; `read` are those of its own that come first among them.
+    fn with_operands(&self, operands: &[&Tensor], read: &[usize]) -> Result<Sort> {
+        let builder = Builder::new(self.comparator.name());
+        let mut scalars = Vec::new();
+        for operand in operands {
+            for _ in 0..2 {
+                scalars.push(builder.parameter("", operand.shape().with_dims([]))?);
+            }
+        }
+        let mut arguments = vec![None; self.comparator.parameters().len()];
+        for (place, &index) in read.iter().enumerate() {
+            for side in 0..2 {
+                arguments[2 * index + side] = Some(scalars[2 * place + side].clone());
+            }
+        }
+        let results = self.comparator.interpret(arguments, |equation, inputs| {
+            let inputs: Option<Vec<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
+            match inputs {
+                Some(inputs) => Ok(builder.push(equation.op.clone(), &inputs)?.into_iter().map(Some).collect()),
+                None => Ok(vec![None; equation.outputs().len()]),
+            }
+        })?;
+        let Some(Some(before)) = results.into_iter().next() else {
+            return no_rule(self.name(), "vjp", "its order depends on a tangent");
+        };
+        let comparator = Arc::new(builder.finish(before)?);
+        Ok(Sort { comparator, ..self.clone() })
     }
 }

@@ -3,6 +3,7 @@
 use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::{Operator, arity};
+use crate::transform::{Batched, Dual, Jvp, Vmap};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// The k greatest elements along the last dimension and their indices.
@@ -142,6 +143,25 @@ impl Operator for TopK {
             value
         });
         Ok(results.collect())
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let last = inputs[0].tensor.rank() - 1;
+        let axis = inputs[0].axis.filter(|&axis| axis != last).unwrap_or(0);
+        rule.push(self.clone(), &[&rule.at(&inputs[0], axis)?], axis)
+    }
+
+    /// The tangents of the elements that were chosen.
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let outputs = rule.primal(inputs)?;
+        let tangent = match &inputs[0].tangent {
+            Some(tangent) if outputs[0].shape().element_count() > 0 => {
+                Some(tangent.take_along_axis(&outputs[1], -1)?)
+            }
+            _ => None,
+        };
+        let tangents = [tangent, None];
+        Ok(outputs.into_iter().zip(tangents).map(|(primal, tangent)| Dual { primal, tangent }).collect())
     }
 }
 
