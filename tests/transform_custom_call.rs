@@ -216,15 +216,15 @@ fn a_call_with_a_side_effect_stays_and_is_made_once() {
 fn what_is_not_stated_is_refused() {
     assert_eq!(
         vmap(&calling(call()), 0, 0, 2).unwrap_err().to_string(),
-        "custom_call: no rule for vmap: \"scale\" does not say how; CustomCall::vmap_method states it"
+        "custom_call: vmap cannot go through it: \"scale\" does not say how; CustomCall::vmap_method states it"
     );
     assert_eq!(
         jvp(&calling(call()), &[0]).unwrap_err().to_string(),
-        "custom_call: no rule for jvp: \"scale\" has no derivative; CustomCall::derivative states it"
+        "custom_call: jvp cannot go through it: \"scale\" has no derivative; CustomCall::derivative states it"
     );
     assert_eq!(
         grad(&loss(call()), &[0]).unwrap_err().to_string(),
-        "custom_call: no rule for jvp: \"scale\" has no derivative; CustomCall::derivative states it"
+        "custom_call: jvp cannot go through it: \"scale\" has no derivative; CustomCall::derivative states it"
     );
     let wrong = |derivative| {
         let call = call().derivative(derivative);
