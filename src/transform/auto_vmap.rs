@@ -8,6 +8,7 @@ use crate::{Array, Builder, Error, Function, Result, Shape, Tensor};
 ///
 /// Its graph depends on the arguments' shapes: [`function`](AutoVmap::function) gives that for some shapes,
 /// [`eval`](AutoVmap::eval) evaluates it on the host, [`call`](AutoVmap::call) is for use in another graph.
+/// Threads can share it.
 pub struct AutoVmap<'a> {
     name: String,
     arguments: Vec<String>,
@@ -29,24 +30,23 @@ struct Leaf<'a> {
 
 /// The function that `body` computes, for arguments with any leading batch dimensions.
 ///
-/// `arguments` are the names of its arguments and `ranks` their base ranks: of each in order, fewer of the first
-/// ones, or by name. `body` sees exactly arguments of these ranks. At the call, what dimensions an argument has
-/// in front of them are batch dimensions: those of all arguments broadcast as in NumPy (right-aligned, sizes of 1
-/// stretched), and the function is applied for each index. Every result has the batch dimensions in front,
-/// whether it depends on the batch or not.
+/// `arguments` are the names of the arguments, and `ranks` are their base ranks: by position, from the first
+/// argument on, or by name. `body` sees arguments of exactly these ranks. The dimensions that an argument of the
+/// call has in front of them are batch dimensions. Those of all arguments broadcast as in NumPy (right-aligned,
+/// sizes of 1 stretched), and the function is applied for each index. Every result has the batch dimensions in
+/// front, whether it depends on the batch or not.
 ///
-/// Arguments and results are [`Tree`]s. A rank applies to every leaf of its argument; or the ranks are nested as
-/// the argument is. One rank instead of a list of them is that of all leaves of all arguments. An argument
-/// without a rank, or with none, is not mapped: the whole of it goes into every call. A value of none at the call
-/// is skipped, whatever its ranks.
+/// Arguments and results are [`Tree`]s. The rank of an argument applies to each of its leaves, or ranks are
+/// nested as the argument is; a single rank in place of a list is that of all leaves of all arguments. An
+/// argument that has no rank, or [`Tree::None`], is not mapped: all of it goes into every call. An argument that
+/// is itself [`Tree::None`] is skipped, whatever its ranks. Ranks are unsigned, so that none is negative.
 ///
-/// Nothing is repeated for what is not mapped or has a batch dimension of size 1, where the operators can do
-/// without: see [`vmap`](crate::vmap). `body` is called once for each graph, and not before arguments have been
-/// checked.
+/// What is not mapped, or has a batch dimension of size 1, is not repeated where the operators can do without, as
+/// with [`vmap`](crate::vmap). `body` is called once for each graph, after the arguments' shapes have been checked.
 ///
 /// # Errors
-/// Where the names of the arguments are not distinct, or the ranks are more than the arguments, or a name of theirs
-/// is no argument's or comes twice.
+/// Where the names of the arguments are not distinct, or there are more ranks than arguments, or ranks under a name
+/// that is no argument's, or under one name twice.
 ///
 /// ```
 /// use xlann::{Array, auto_vmap};
@@ -152,12 +152,20 @@ impl AutoVmap<'_> {
     ///     let (s, v, m) = (x[0].leaf()?, x[1].leaf()?, x[2].leaf()?);
     ///     v.dot(m)?.dot(v)? + s * 3
     /// })?;
-    /// // One matrix and five vectors: neither it nor the scalar has a batch dimension.
+    /// // One matrix for five vectors goes into the product as it is.
     /// let shape = |dims: &[usize]| Shape::new(DType::F32, dims);
     /// let function = foo.function((shape(&[]), shape(&[5, 3]), shape(&[3, 3])))?;
     /// assert_eq!(
     ///     function.to_string(),
-    ///     "foo"
+    ///     "foo(s %0: f32[], v %1: f32[5,3], m %2: f32[3,3]) {
+    ///   %3: f32[5,3] = dot_general[lhs_contracting=[1], rhs_contracting=[0]] %1 %2
+    ///   %4: f32[5] = dot_general[lhs_contracting=[1], rhs_contracting=[1], lhs_batch=[0], rhs_batch=[0]] %3 %1
+    ///   %5: f32[] = constant[value=f32[] 3]
+    ///   %6: f32[] = mul %0 %5
+    ///   %7: f32[5] = broadcast_in_dim[dims=[5], broadcast_dimensions=[]] %6
+    ///   %8: f32[5] = add %4 %7
+    ///   return %8
+    /// }"
     /// );
     /// # Ok::<(), xlann::Error>(())
     /// ```
@@ -173,13 +181,13 @@ impl AutoVmap<'_> {
     /// ```
     /// use xlann::{Array, auto_vmap};
     ///
-    /// let sorted = auto_vmap("sorted", &["x", "offsets"], [1], |x| {
+    /// let shift = auto_vmap("shift", &["x", "offsets"], [1], |x| {
     ///     let (x, offsets) = (x[0].leaf()?, x[1].leaf()?);
     ///     Ok([("sum", (x + offsets)?), ("offsets", offsets.clone())])
     /// })?;
     /// // The offsets are not mapped, and every result has the batch dimension.
     /// let x = Array::new([2, 3], &[1, 2, 3, 4, 5, 6])?;
-    /// let results = sorted.eval((x, Array::new([3], &[10, 20, 30])?))?;
+    /// let results = shift.eval((x, Array::new([3], &[10, 20, 30])?))?;
     /// assert_eq!(results.get("sum")?.leaf()?.to_string(), "s32[2,3] [[11, 22, 33], [14, 25, 36]]");
     /// assert_eq!(results.get("offsets")?.leaf()?.to_string(), "s32[2,3] [[10, 20, 30], [10, 20, 30]]");
     /// # Ok::<(), xlann::Error>(())

@@ -4,10 +4,32 @@
 #[path = "../runner/mod.rs"]
 pub mod runner;
 
+use std::cell::Cell;
+
 use xlann::{Array, DType, Function, Shape, Tensor, jvp, vjp, vmap};
 
 /// The size of the batches.
 const BATCH: usize = 3;
+
+thread_local! {
+    static INTERPRETED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Requires what `checks` does of the interpreter alone: compiling each case of a property takes long.
+pub fn interpreted(checks: impl FnOnce()) {
+    INTERPRETED.set(true);
+    checks();
+    INTERPRETED.set(false);
+}
+
+/// As [`runner::run`], but for what is [`interpreted`].
+fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
+    if !INTERPRETED.get() {
+        return runner::run(function, arguments);
+    }
+    function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"))
+}
 
 /// Arrays of equal shapes as one, along a new dimension `axis`.
 pub fn stack(arrays: &[Array], axis: usize) -> Array {
@@ -88,7 +110,7 @@ pub fn vmap_matches(function: &Function, arguments: impl Fn(u64) -> Vec<Array>) 
             .unwrap_or_else(|problem| panic!("{axes:?}: {problem}\n{function}"));
         batched.check().unwrap_or_else(|problem| panic!("{axes:?}: {problem}\n{function}\n{batched}"));
         let results = if number == 0 || number == compiled {
-            runner::run(&batched, &stacked)
+            run(&batched, &stacked)
         } else {
             batched.eval(&stacked).unwrap_or_else(|problem| panic!("{axes:?}: {problem}\n{batched}"))
         };
@@ -134,7 +156,7 @@ pub fn jvp_matches(function: &Function, arguments: &[Array], wrt: &[usize]) {
         .map(|(&index, seed)| runner::random(arguments[index].shape().clone(), seed))
         .collect();
     let derivative = jvp(function, wrt).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
-    let results = runner::run(&derivative, &[arguments, &directions].concat());
+    let results = run(&derivative, &[arguments, &directions].concat());
     let primal = function.eval(arguments).unwrap();
     assert_eq!(results[..primal.len()], primal, "{function}\n{derivative}");
     let after = function.eval(&moved(arguments, wrt, &directions, step)).unwrap();
@@ -169,7 +191,7 @@ pub fn vjp_matches(function: &Function, arguments: &[Array], wrt: &[usize]) {
     let forward = jvp(function, wrt).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     let tangents = forward.eval(&[arguments, &directions].concat()).unwrap().split_off(primal.len());
     let reverse = vjp(function, wrt).unwrap_or_else(|problem| panic!("{problem}\n{function}\n{forward}"));
-    let results = runner::run(&reverse, &[arguments, &cotangents].concat());
+    let results = run(&reverse, &[arguments, &cotangents].concat());
     assert_eq!(results[..primal.len()], primal, "{function}\n{reverse}");
     let dot = |xs: &[Array], ys: &[Array]| -> f64 {
         assert_eq!(xs.len(), ys.len());
@@ -209,4 +231,35 @@ pub fn derivatives_match(function: &Function, arguments: &[Array], wrt: &[usize]
     for (got, expected) in batched.eval(&twice).unwrap().iter().zip(&expected) {
         runner::assert_close(got, expected, &format!("vmap of vjp\n{reverse}\n{batched}"));
     }
+}
+
+/// A function of arrays of these dimensions, and an element of a batch of its arguments.
+pub fn traced<F: FnOnce(&[Tensor]) -> xlann::Result<Tensor>>(
+    dtype: DType,
+    dims: &[&[usize]],
+    body: F,
+) -> (Function, impl Fn(u64) -> Vec<Array> + use<F>) {
+    let shapes: Vec<Shape> = dims.iter().map(|&dims| Shape::new(dtype, dims)).collect();
+    let function = Function::trace("f", &shapes, body).unwrap();
+    let arguments = move |seed: u64| {
+        let scaled = |value: f64| match dtype {
+            DType::Pred => f64::from(value > 0.0),
+            _ if dtype.is_float() => value,
+            _ => 9.0 * value,
+        };
+        let array = |(index, shape): (usize, &Shape)| {
+            let values = runner::random(shape.with_dtype(DType::F64), 10 * seed + index as u64).to_f64();
+            let values: Vec<f64> = values.into_iter().map(scaled).collect();
+            Array::from_f64(shape.clone(), &values).unwrap()
+        };
+        shapes.iter().enumerate().map(array).collect()
+    };
+    (function, arguments)
+}
+
+/// Requires all of a function of arrays of f64 of these dimensions, at random values.
+pub fn vmap_and_derivatives(dims: &[&[usize]], body: impl FnOnce(&[Tensor]) -> xlann::Result<Tensor>) {
+    let (function, arguments) = traced(DType::F64, dims, body);
+    vmap_matches(&function, &arguments);
+    derivatives_match(&function, &arguments(7), &(0..dims.len()).collect::<Vec<_>>());
 }
