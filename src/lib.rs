@@ -139,7 +139,7 @@ pub use error::{Error, PjrtCode, Result};
 pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
 pub use ops::approx_top_k::{ApproxTopKOptions, Tangent};
 pub use ops::compare::Direction;
-pub use ops::custom_call::{ApiVersion, CustomCall};
+pub use ops::custom_call::{ApiVersion, CustomCall, VmapMethod};
 pub use ops::gather::GatherDims;
 pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;

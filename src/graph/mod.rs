@@ -128,6 +128,11 @@ pub(crate) struct Parameter {
     pub(crate) var: Var,
 }
 
+/// The items whose flag is set.
+pub(crate) fn chosen<T: Clone>(items: &[T], flags: &[bool]) -> Vec<T> {
+    items.iter().zip(flags).filter(|(_, flag)| **flag).map(|(item, _)| item.clone()).collect()
+}
+
 impl Function {
     /// The function that `body` computes from parameters of the given shapes.
     ///

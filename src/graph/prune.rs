@@ -1,18 +1,51 @@
 //! Dropping what no result needs.
 
-use crate::graph::{Equation, Function, Var};
+use crate::graph::{Equation, Function, Var, chosen};
+use crate::ops::Narrowed;
 
 impl Function {
-    /// The function without the equations that neither a result nor a side effect needs; all parameters stay.
+    /// The function without the equations that neither a result nor a side effect needs, and without the outputs
+    /// that operators can do without; all parameters stay.
     pub(crate) fn pruned(self) -> Function {
+        self.prune(true)
+    }
+
+    /// As [`pruned`](Function::pruned), without the equations that only a side effect needs: what is computed
+    /// again does it no second time.
+    pub(crate) fn without_effects(self) -> Function {
+        self.prune(false)
+    }
+
+    /// The function of some of its parameters and results; no other parameter may be read for them.
+    pub(crate) fn restricted(&self, parameters: &[bool], results: &[bool]) -> Function {
+        let mut function = self.clone();
+        function.parameters = chosen(&self.parameters, parameters);
+        function.results = chosen(&self.results, results);
+        function.pruned()
+    }
+
+    /// Which parameters are read by an equation or are results.
+    pub(crate) fn parameters_read(&self) -> Vec<bool> {
+        let mut read = vec![false; self.shapes.len()];
+        let vars = self.equations.iter().flat_map(|equation| &equation.inputs).chain(&self.results);
+        vars.for_each(|var| read[var.index()] = true);
+        self.parameters.iter().map(|parameter| read[parameter.var.index()]).collect()
+    }
+
+    fn prune(self, effects: bool) -> Function {
         let mut needed = vec![false; self.shapes.len()];
         let need =
             |needed: &mut Vec<bool>, vars: &[Var]| vars.iter().for_each(|var| needed[var.index()] = true);
         need(&mut needed, &self.results);
         let mut equations = Vec::new();
-        for equation in self.equations.into_iter().rev() {
-            let used = equation.outputs.iter().any(|var| needed[var.index()]);
-            if used || equation.op.has_side_effect() {
+        for mut equation in self.equations.into_iter().rev() {
+            let used: Vec<bool> = equation.outputs.iter().map(|var| needed[var.index()]).collect();
+            if used.contains(&true) || effects && equation.op.has_side_effect() {
+                if let Some(Narrowed { op, inputs, outputs }) = equation.op.rules().narrowed(&used) {
+                    let (inputs, outputs) =
+                        (chosen(&equation.inputs, &inputs), chosen(&equation.outputs, &outputs));
+                    equation = Equation { op, inputs, outputs };
+                }
                 need(&mut needed, &equation.inputs);
                 equations.push(equation);
             }

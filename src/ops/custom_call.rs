@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::graph::{Builder, Convention, Function, Tensor};
 use crate::hlo;
 use crate::hlo::proto::ShapeProto;
+use crate::ops::control::{row, with_row};
 use crate::ops::{Operator, signature};
+use crate::transform::{Batched, Dual, Jvp, Vmap, flatten, join, no_rule, push_jvp, vmap_body, zeros};
 use crate::{Array, Error, Result, Shape};
 
 /// How a custom call's function is called, as XLA's `CustomCallApiVersion`.
@@ -24,6 +26,26 @@ pub enum ApiVersion {
     /// XLA's typed foreign function interface; `backend_config` is a dictionary of attributes in MLIR's text
     /// form, such as `{k = 10 : i64}`.
     TypedFfi,
+}
+
+/// How [`vmap`](crate::vmap()) calls a custom call's function for a batch, as the `vmap_method` of JAX's
+/// `jax.ffi.ffi_call`.
+///
+/// ```
+/// use xlann::{CustomCall, DType, Shape, VmapMethod};
+///
+/// // A kernel that takes any number of leading dimensions.
+/// let call = CustomCall::new("rms_norm", [Shape::new(DType::F32, [8])]).vmap_method(VmapMethod::BroadcastAll);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmapMethod {
+    /// Once for each element of the batch, in a loop.
+    Sequential,
+    /// Once, with a dimension in front of every operand and result: of the batch's size, or of size 1 for
+    /// operands that all of the batch share.
+    ExpandDims,
+    /// Once, with the batch dimension in front of every operand and result.
+    BroadcastAll,
 }
 
 /// A call of a function that the target knows under a name.
@@ -47,6 +69,8 @@ pub struct CustomCall {
     has_side_effect: bool,
     computations: Vec<Arc<Function>>,
     reference: Option<Arc<Function>>,
+    vmap_method: Option<VmapMethod>,
+    derivative: Option<Arc<Function>>,
 }
 
 impl CustomCall {
@@ -61,6 +85,8 @@ impl CustomCall {
             has_side_effect: false,
             computations: Vec::new(),
             reference: None,
+            vmap_method: None,
+            derivative: None,
         }
     }
 
@@ -105,7 +131,7 @@ impl CustomCall {
     }
 
     /// With a function of the same operands and results that gives what the call gives: the host evaluates it
-    /// in the call's place.
+    /// in the call's place. Where no [`derivative`](CustomCall::derivative) is given, the reference's is taken.
     ///
     /// ```
     /// use xlann::{Array, CustomCall, DType, Function, Shape};
@@ -120,13 +146,54 @@ impl CustomCall {
     pub fn reference(self, function: Function) -> CustomCall {
         CustomCall { reference: Some(Arc::new(function)), ..self }
     }
+
+    /// Batched in this way; without, it cannot be.
+    ///
+    /// ```
+    /// use xlann::{Array, CustomCall, DType, Function, Shape, VmapMethod, vmap};
+    ///
+    /// let shape = Shape::new(DType::F32, [2]);
+    /// let double = Function::trace("double", std::slice::from_ref(&shape), |x| &x[0] * 2)?;
+    /// let call = CustomCall::new("my_double", [shape.clone()])
+    ///     .reference(double)
+    ///     .vmap_method(VmapMethod::BroadcastAll);
+    /// let f = Function::trace("f", &[shape], |x| x[0].builder().custom_call(call, &[&x[0]]))?;
+    /// let batched = vmap(&f, 0, 0, 3)?;
+    /// assert_eq!(batched.equations()[0].operator(), "custom_call");
+    /// assert_eq!(batched.result_shapes(), [Shape::new(DType::F32, [3, 2])]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn vmap_method(self, method: VmapMethod) -> CustomCall {
+        CustomCall { vmap_method: Some(method), ..self }
+    }
+
+    /// With a function of the operands, then of a tangent for each floating one, that gives a tangent for each
+    /// floating result.
+    ///
+    /// It must be linear in the tangents and made of operators that have derivatives; a reverse derivative is its
+    /// transpose. Without it, the [`reference`](CustomCall::reference) is differentiated.
+    ///
+    /// ```
+    /// use xlann::{Array, CustomCall, DType, Function, Shape, grad};
+    ///
+    /// let scalar = Shape::scalar(DType::F32);
+    /// let derivative = Function::trace("d_square", &[scalar.clone(), scalar.clone()], |x| (&x[0] * 2)? * &x[1])?;
+    /// let call = CustomCall::new("my_square", [scalar.clone()]).derivative(derivative);
+    /// let f = Function::trace("f", &[scalar], |x| x[0].builder().custom_call(call, &[&x[0]]))?;
+    /// assert_eq!(grad(&f, &[0])?.eval(&[Array::scalar(3f32)])?, [Array::scalar(6f32)]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn derivative(self, function: Function) -> CustomCall {
+        CustomCall { derivative: Some(Arc::new(function)), ..self }
+    }
 }
 
 impl Builder {
     /// Calls a function that the target registers under a name.
     ///
     /// # Errors
-    /// Where the reference does not take the operands or does not give the call's results.
+    /// Where the reference does not take the operands or does not give the call's results, or the derivative not
+    /// them and their tangents.
     ///
     /// ```
     /// use xlann::{Array, CustomCall, DType, Function, Shape};
@@ -161,12 +228,17 @@ impl Operator for CustomCall {
         if self.has_side_effect {
             params.push(("has_side_effect", "true".to_owned()));
         }
+        if let Some(method) = self.vmap_method {
+            params.push(("vmap_method", format!("{method:?}")));
+        }
         params
     }
 
     fn functions(&self) -> Vec<(&'static str, &Arc<Function>)> {
         let computations = self.computations.iter().map(|function| ("computation", function));
-        computations.chain(self.reference.iter().map(|function| ("reference", function))).collect()
+        let reference = self.reference.iter().map(|function| ("reference", function));
+        let derivative = self.derivative.iter().map(|function| ("derivative", function));
+        computations.chain(reference).chain(derivative).collect()
     }
 
     fn has_side_effect(&self) -> bool {
@@ -174,14 +246,18 @@ impl Operator for CustomCall {
     }
 
     fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
-        // The reference is evaluated, never lowered.
+        // The reference and the derivative are never lowered.
         self.computations.iter_mut().collect()
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let operands: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
         if let Some(reference) = &self.reference {
-            let operands: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
             signature(self.name(), "reference", reference, &operands, &self.results)?;
+        }
+        if let Some(derivative) = &self.derivative {
+            let parameters = [operands.clone(), floats(&operands)].concat();
+            signature(self.name(), "derivative", derivative, &parameters, &floats(&self.results))?;
         }
         Ok(self.results.clone())
     }
@@ -218,5 +294,111 @@ impl Operator for CustomCall {
             instruction.operand_shapes_with_layout =
                 operands.iter().map(|operand| ShapeProto::from(operand.shape())).collect();
         }))
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let Some(method) = self.vmap_method else {
+            let reason = format!("{:?} does not say how; CustomCall::vmap_method states it", self.target);
+            return no_rule(self.name(), "vmap", reason);
+        };
+        let batched: Vec<bool> = inputs.iter().map(|input| input.axis.is_some()).collect();
+        let operand = |input: &Batched| match (method, input.axis) {
+            (VmapMethod::BroadcastAll, _) | (_, Some(_)) => rule.leading(input),
+            (VmapMethod::ExpandDims, None) => input.tensor.expand_dims(0),
+            (VmapMethod::Sequential, None) => Ok(input.tensor.clone()),
+        };
+        let operands = inputs.iter().map(operand).collect::<Result<Vec<_>>>()?;
+        let operands: Vec<&Tensor> = operands.iter().collect();
+        let outputs = match method {
+            VmapMethod::Sequential => self.looped(rule, &operands, &batched)?,
+            VmapMethod::ExpandDims => rule.builder.push(self.batched(rule.size, &batched)?, &operands)?,
+            VmapMethod::BroadcastAll => {
+                let batched = vec![true; inputs.len()];
+                rule.builder.push(self.batched(rule.size, &batched)?, &operands)?
+            }
+        };
+        Ok(outputs.into_iter().map(|tensor| Batched { tensor, axis: Some(0) }).collect())
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let primals = rule.primal(inputs)?;
+        if let Some(derivative) = &self.derivative {
+            let is_float: Vec<bool> = inputs.iter().map(|input| input.primal.dtype().is_float()).collect();
+            let arguments = flatten(inputs, &is_float)?;
+            let tangents = rule.builder.call(derivative, &arguments.iter().collect::<Vec<_>>())?;
+            let is_float: Vec<bool> = self.results.iter().map(|shape| shape.dtype().is_float()).collect();
+            return Ok(join(&[primals, tangents].concat(), &is_float));
+        }
+        let Some(reference) = &self.reference else {
+            let reason = format!("{:?} has no derivative; CustomCall::derivative states it", self.target);
+            return no_rule(self.name(), "jvp", reason);
+        };
+        let results = push_jvp(rule.builder, reference, inputs.to_vec())?;
+        let duals = primals.into_iter().zip(results);
+        Ok(duals.map(|(primal, result)| Dual { primal, tangent: result.tangent }).collect())
+    }
+}
+
+/// Those that are floating.
+fn floats(shapes: &[Shape]) -> Vec<Shape> {
+    shapes.iter().filter(|shape| shape.dtype().is_float()).cloned().collect()
+}
+
+/// A function for a batch, which all results get in front. Parameters that are not `batched` get a dimension of
+/// size 1 there.
+fn expanded(function: &Function, size: usize, batched: &[bool]) -> Result<Function> {
+    let (body, _) = vmap_body(function, size, batched, &vec![true; function.results().len()])?;
+    let builder = Builder::new(function.name());
+    let mut arguments = Vec::new();
+    for ((name, shape), &batched) in body.parameters().zip(batched) {
+        arguments.push(match batched {
+            true => builder.parameter(name, shape.clone())?,
+            false => {
+                let dims = [&[1], shape.dims()].concat();
+                builder.parameter(name, shape.with_dims(dims))?.reshape(shape.dims())?
+            }
+        });
+    }
+    builder.finish(builder.call(&body, &arguments.iter().collect::<Vec<_>>())?)
+}
+
+impl CustomCall {
+    /// The call for a batch, with another dimension in front of all operands and results.
+    fn batched(&self, size: usize, batched: &[bool]) -> Result<CustomCall> {
+        let expand = |function: &Arc<Function>, batched: &[bool]| expanded(function, size, batched).map(Arc::new);
+        let reference = self.reference.as_ref().map(|reference| expand(reference, batched)).transpose()?;
+        let derivative = self.derivative.as_ref().map(|derivative| {
+            let operands = derivative.parameters().zip(batched);
+            let tangents = operands.filter(|((_, shape), _)| shape.dtype().is_float());
+            let tangents: Vec<bool> = tangents.map(|(_, &batched)| batched).collect();
+            expand(derivative, &[batched, &tangents].concat())
+        });
+        let derivative = derivative.transpose()?;
+        let results = self.results.iter().map(|shape| shape.with_dims([&[size], shape.dims()].concat()));
+        Ok(CustomCall { results: results.collect(), reference, derivative, ..self.clone() })
+    }
+
+    /// The call for one element of the batch after the other.
+    fn looped(&self, rule: &Vmap, operands: &[&Tensor], batched: &[bool]) -> Result<Vec<Tensor>> {
+        let results = self.results.iter().map(|shape| {
+            let dims = [&[rule.size], shape.dims()].concat();
+            zeros(rule.builder, &shape.with_dims(dims))
+        });
+        let results = results.collect::<Result<Vec<_>>>()?;
+        let state: Vec<&Tensor> = operands.iter().copied().chain(&results).collect();
+        let trip_count = i32::try_from(rule.size)
+            .map_err(|_| Error::argument(self.name(), "batch", format!("at most {}", i32::MAX), rule.size))?;
+        let mut last = rule.builder.fori_loop(trip_count, &state, |index, x| {
+            let (operands, results) = x.split_at(operands.len());
+            let arguments = operands.iter().zip(batched).map(|(operand, batched)| match batched {
+                true => row(operand, index),
+                false => Ok(operand.clone()),
+            });
+            let arguments = arguments.collect::<Result<Vec<_>>>()?;
+            let values = index.builder().custom_call(self.clone(), &arguments.iter().collect::<Vec<_>>())?;
+            let updated = results.iter().zip(&values).map(|(result, value)| with_row(result, index, value));
+            operands.iter().cloned().map(Ok).chain(updated).collect::<Result<Vec<_>>>()
+        })?;
+        Ok(last.split_off(operands.len()))
     }
 }

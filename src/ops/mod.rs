@@ -78,12 +78,26 @@ pub(crate) trait Operator {
         no_rule(self.name(), "vjp", "it is not linear")
     }
 
+    /// The operator without outputs that are not used, where it can do with less for the others.
+    fn narrowed(&self, _used: &[bool]) -> Option<Narrowed> {
+        None
+    }
+
     /// Whether it must be done although nothing reads its outputs.
     fn has_side_effect(&self) -> bool {
         self.functions()
             .iter()
             .any(|(_, function)| function.equations().iter().any(|equation| equation.op.has_side_effect()))
     }
+}
+
+/// What is left of an operator of which some outputs are not used.
+pub(crate) struct Narrowed {
+    pub(crate) op: Op,
+    /// Which of the inputs it still takes.
+    pub(crate) inputs: Vec<bool>,
+    /// Which of the outputs it still gives.
+    pub(crate) outputs: Vec<bool>,
 }
 
 /// Declares the modules and the enum of all operators.

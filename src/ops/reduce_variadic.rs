@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::graph::{Builder, Convention, Function, Tensor};
+use crate::graph::{Builder, Convention, Function, Tensor, chosen};
 use crate::hlo;
 use crate::ops::reduce::{Kind, walk};
 use crate::ops::{Operator, i64s, increasing, others, signature};
 use crate::shape::Dims;
+use crate::transform::{
+    Batched, Dual, Jvp, Part, Partial, Tape, Transposition, Vmap, flatten, join, jvp_body, known_part, push_vmap,
+    settle,
+};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Combines the elements of several operands along some dimensions by a function of scalars.
@@ -205,5 +209,127 @@ impl Operator for ReduceVariadic {
             instruction.dimensions = i64s(&self.dimensions);
             instruction.called_computation_ids = vec![reducer.id()];
         }))
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let (operands, inits) = inputs.split_at(inputs.len() / 2);
+        if inits.iter().any(|init| init.axis.is_some()) {
+            // HLO takes scalar inits only.
+            let shapes: Vec<Shape> = inputs.iter().map(Batched::inner).collect();
+            return push_vmap(rule.builder, rule.size, &self.tree(&shapes)?, inputs.to_vec());
+        }
+        let axis = operands.iter().find_map(|operand| operand.axis).unwrap_or(0);
+        let operands = operands.iter().map(|operand| rule.at(operand, axis)).collect::<Result<Vec<_>>>()?;
+        let inputs: Vec<&Tensor> = operands.iter().chain(inits.iter().map(|init| &init.tensor)).collect();
+        let dimensions: Vec<usize> =
+            self.dimensions.iter().map(|&dimension| dimension + usize::from(axis <= dimension)).collect();
+        let before = dimensions.iter().filter(|&&dimension| dimension < axis).count();
+        rule.push(ReduceVariadic { dimensions, reducer: self.reducer.clone() }, &inputs, axis - before)
+    }
+
+    /// The reduction of values and tangents together by the derivative of the reducer, which is associative as
+    /// the reducer is.
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let (operands, inits) = inputs.split_at(inputs.len() / 2);
+        let active = operands.iter().zip(inits);
+        let active = active.map(|(operand, init)| operand.tangent.is_some() || init.tangent.is_some());
+        let (reducer, active) = settle(active.collect(), |active| {
+            jvp_body(&self.reducer, &[active, active].concat(), active)
+        })?;
+        let reducer = by_operand(&reducer, &active)?;
+        let inputs = [flatten(operands, &active)?, flatten(inits, &active)?].concat();
+        let op = ReduceVariadic { dimensions: self.dimensions.clone(), reducer: Arc::new(reducer) };
+        Ok(join(&rule.builder.push(op, &inputs.iter().collect::<Vec<_>>())?, &active))
+    }
+
+    fn partial(&self, rule: &Transposition, inputs: &[Part]) -> Result<Partial> {
+        let linear: Vec<bool> = inputs.iter().map(Part::is_linear).collect();
+        let (operands, inits) = linear.split_at(linear.len() / 2);
+        let linear = operands.iter().zip(inits).map(|(operand, init)| operand | init).collect();
+        let (reducer, linear) = settle(linear, |linear| {
+            known_part(&self.reducer, &[linear, linear].concat(), linear)
+        })?;
+        let known: Vec<bool> = linear.iter().map(|linear| !linear).collect();
+        let inputs = chosen(inputs, &[known.as_slice(), &known].concat());
+        let inputs: Vec<&Tensor> = inputs.iter().filter_map(Part::known).collect();
+        let op = ReduceVariadic { dimensions: self.dimensions.clone(), reducer: Arc::new(reducer) };
+        let known = if inputs.is_empty() { Vec::new() } else { rule.builder.push(op, &inputs)? };
+        Ok(Partial { outputs: Part::list(&rule.outputs, &linear, known), residuals: Vec::new() })
+    }
+
+    /// The transpose of the same reduction written as a tree.
+    fn transpose(
+        &self,
+        rule: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape().clone()).collect();
+        let tree = self.tree(&shapes)?;
+        Tape::forward(rule.builder, &tree, inputs.to_vec())?.backward(cotangents)
+    }
+}
+
+/// The derivative of a reducer with parameters in the order of operands that are values and then tangents: first
+/// all that is accumulated, then all elements.
+fn by_operand(derivative: &Function, active: &[bool]) -> Result<Function> {
+    let count = active.len();
+    let shapes = derivative.parameter_shapes();
+    let tangents = (shapes.len() - 2 * count) / 2;
+    // Of each accumulated value or element, its place among the derivative's parameters.
+    let half = |index: usize| (index * count..(index + 1) * count).chain(2 * count + index * tangents..2 * count + (index + 1) * tangents);
+    let places: Vec<usize> = half(0).chain(half(1)).collect();
+    let ordered: Vec<Shape> = places.iter().map(|&place| shapes[place].clone()).collect();
+    Function::trace(derivative.name(), &ordered, |x| {
+        let mut arguments: Vec<&Tensor> = x.iter().collect();
+        places.iter().zip(x).for_each(|(&place, x)| arguments[place] = x);
+        x[0].builder().call(derivative, &arguments)
+    })
+}
+
+impl ReduceVariadic {
+    /// The same function of inputs of these shapes by operators on whole arrays: halves are combined until one
+    /// element is left, and that with the inits.
+    fn tree(&self, inputs: &[Shape]) -> Result<Function> {
+        Function::trace("reduce_tree", inputs, |x| {
+            let (operands, inits) = x.split_at(x.len() / 2);
+            let kept = others(operands[0].rank(), &[&self.dimensions]);
+            let (dims, _) = operands[0].shape().part(&kept);
+            let width: usize = dims.iter().product();
+            let (reduced, _) = operands[0].shape().part(&self.dimensions);
+            let mut count: usize = if width == 0 { 0 } else { reduced.iter().product() };
+            let order: Vec<isize> = self.dimensions.iter().chain(&kept).map(|&axis| axis as isize).collect();
+            let flat = |operand: &Tensor| operand.transpose(&order)?.reshape(&[count * width]);
+            let mut elements = operands.iter().map(flat).collect::<Result<Vec<_>>>()?;
+            while count > 1 {
+                let half = count / 2 * width;
+                let part = |from: usize, to: usize| {
+                    elements.iter().map(|x| x.slice_in_dim(from, to, 1, 0)).collect::<Result<Vec<_>>>()
+                };
+                let combined = self.lifted(&part(0, half)?, &part(half, 2 * half)?)?;
+                elements = match count % 2 {
+                    0 => combined,
+                    _ => combined
+                        .iter()
+                        .zip(&part(2 * half, count * width)?)
+                        .map(|(combined, left)| Tensor::concatenate(&[combined, left], 0))
+                        .collect::<Result<_>>()?,
+                };
+                count -= count / 2;
+            }
+            let inits = inits.iter().map(|init| init.broadcast_to(&[width])).collect::<Result<Vec<_>>>()?;
+            let reduced = if count == 0 { inits } else { self.lifted(&inits, &elements)? };
+            reduced.iter().map(|reduced| reduced.reshape(&dims)).collect::<Result<Vec<_>>>()
+        })
+    }
+
+    /// The reducer applied to each position of vectors.
+    fn lifted(&self, accumulated: &[Tensor], elements: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (builder, size) = (elements[0].builder(), elements[0].dims()[0]);
+        let arguments = accumulated.iter().chain(elements);
+        let arguments = arguments.map(|tensor| Batched { tensor: tensor.clone(), axis: Some(0) }).collect();
+        let results = push_vmap(builder, size, &self.reducer, arguments)?;
+        results.iter().map(|result| result.at(size, 0)).collect()
     }
 }

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use crate::graph::{Convention, Function, Tensor};
 use crate::hlo::{self, proto};
-use crate::ops::{Operator, arity};
+use crate::ops::binary::Binary;
+use crate::ops::{Op, Operator, arity};
 use crate::shape::Dims;
+use crate::transform::{
+    Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule, push_jvp, push_vmap,
+};
 use crate::{Array, Error, Result, Shape};
 
 /// Reduces windows of the operand, one for each element of the output.
@@ -160,5 +164,105 @@ impl Operator for ReduceWindow {
             instruction.called_computation_ids = vec![reducer.id()];
         });
         Ok(vec![reduced])
+    }
+
+    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let [operand, init] = [&inputs[0], &inputs[1]];
+        if init.axis.is_some() {
+            // HLO takes a scalar init only.
+            let patches = self.patches(&operand.inner())?;
+            return push_vmap(rule.builder, rule.size, &patches, inputs.to_vec());
+        }
+        let axis = operand.axis.unwrap_or(0);
+        let operand = rule.at(operand, axis)?;
+        let mut op = self.clone();
+        op.window.insert(axis, 1);
+        op.strides.insert(axis, 1);
+        op.padding.insert(axis, (0, 0));
+        rule.push(op, &[&operand, &init.tensor], axis)
+    }
+
+    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        let [operand, init] = [&inputs[0], &inputs[1]];
+        let primal = rule.primal(inputs)?.remove(0);
+        let tangent = match (&operand.tangent, &init.tangent) {
+            (Some(tangent), None) if self.adds() => {
+                let zero = init.primal.full_like(0)?;
+                Some(rule.builder.push_one(self.clone(), &[tangent, &zero])?)
+            }
+            _ => {
+                let patches = self.patches(operand.primal.shape())?;
+                push_jvp(rule.builder, &patches, inputs.to_vec())?.remove(0).tangent
+            }
+        };
+        Ok(vec![Dual { primal, tangent }])
+    }
+
+    /// Of sums: each element's cotangent is the sum over the windows that it is in.
+    fn transpose(
+        &self,
+        _: &Transposition,
+        inputs: &[Part],
+        _: &[Tensor],
+        cotangents: &[Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(cotangent) = &cotangents[0] else { return Ok(vec![None, None]) };
+        let operand = inputs[0].shape();
+        if inputs[1].is_linear() || !self.adds() {
+            return no_rule(self.name(), "vjp", "it is not linear");
+        }
+        if operand.element_count() == 0 {
+            return Ok(vec![None, None]);
+        }
+        // Where the windows end in the padded operand, and one before each window's first such place.
+        let (mut low, mut high, mut interior) = (Vec::new(), Vec::new(), Vec::new());
+        for (axis, &count) in cotangent.dims().iter().enumerate() {
+            let (window, stride) = (self.window[axis] as isize, self.strides[axis]);
+            let spread = ((count - 1) * stride + 1) as isize;
+            low.push(window - 1 - self.padding[axis].0 as isize);
+            high.push(operand.dims()[axis] as isize + window - 1 - spread - low[axis]);
+            interior.push(stride - 1);
+        }
+        let ones = vec![1; operand.rank()];
+        let unpadded = vec![(0, 0); operand.rank()];
+        let spread = cotangent.pad(0, &low, &high, &interior)?;
+        let sum = spread.reduce_window(0, &self.window, &ones, &unpadded, self.reducer.as_ref().clone())?;
+        Ok(vec![Some(sum), None])
+    }
+}
+
+impl ReduceWindow {
+    /// Whether the reducer is nothing but an addition.
+    fn adds(&self) -> bool {
+        let [equation] = self.reducer.equations() else { return false };
+        let [x, y] = self.reducer.parameters.as_slice() else { return false };
+        let operands = [[x.var, y.var], [y.var, x.var]];
+        equation.op == Op::Binary(Binary::Add)
+            && operands.iter().any(|operands| equation.inputs == operands)
+            && equation.outputs == self.reducer.results
+    }
+
+    /// The same function of an operand and an init by operators that have all rules: the windows are gathered
+    /// along new dimensions, which are reduced.
+    fn patches(&self, operand: &Shape) -> Result<Function> {
+        Function::trace("windows", &[operand.clone(), operand.with_dims([])], |x| {
+            let (low, high): (Vec<isize>, Vec<isize>) =
+                self.padding.iter().map(|&(low, high)| (low as isize, high as isize)).unzip();
+            let mut patches = x[0].pad(&x[1], &low, &high, &vec![0; self.window.len()])?;
+            let mut reduced = Vec::new();
+            for (axis, (&window, &stride)) in self.window.iter().zip(&self.strides).enumerate() {
+                if (window, stride) == (1, 1) {
+                    continue;
+                }
+                let axis = axis + reduced.len();
+                let count = (patches.dims()[axis] - window) / stride + 1;
+                let places = (0..count).flat_map(|start| (0..window).map(move |place| start * stride + place));
+                let places: Vec<i64> = places.map(|place| place as i64).collect();
+                let places = patches.builder().constant(Array::new([count, window], &places)?)?;
+                patches = patches.take(&places, axis as isize)?;
+                reduced.push(axis as isize + 1);
+            }
+            x[0].builder().reduce(&[&patches], &[&x[1]], &reduced, self.reducer.as_ref().clone())
+        })
     }
 }

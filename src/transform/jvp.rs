@@ -1,6 +1,6 @@
 //! Forward derivatives.
 
-use crate::graph::Var;
+use crate::graph::{Var, chosen};
 use crate::ops::Op;
 use crate::transform::{check_wrt, parameters};
 use crate::{Builder, Function, Result, Tensor};
@@ -52,6 +52,22 @@ impl Jvp<'_> {
     }
 }
 
+/// The values, then the tangents of those that are active, zeros where there is none.
+pub(crate) fn flatten(duals: &[Dual], active: &[bool]) -> Result<Vec<Tensor>> {
+    let primals = duals.iter().map(|dual| Ok(dual.primal.clone()));
+    primals.chain(chosen(duals, active).iter().map(Dual::tangent)).collect()
+}
+
+/// What [`flatten`] took apart.
+pub(crate) fn join(tensors: &[Tensor], active: &[bool]) -> Vec<Dual> {
+    let (primals, tangents) = tensors.split_at(active.len());
+    let mut tangents = tangents.iter().cloned();
+    let pairs = primals.iter().cloned().zip(active);
+    pairs
+        .map(|(primal, &active)| Dual { primal, tangent: if active { tangents.next() } else { None } })
+        .collect()
+}
+
 /// Appends the equations of `function` and of its derivative, and gives its results with their tangents.
 pub(crate) fn push_jvp(builder: &Builder, function: &Function, arguments: Vec<Dual>) -> Result<Vec<Dual>> {
     let is_float = |&var: &Var| function.shape(var).dtype().is_float();
@@ -82,10 +98,7 @@ pub(crate) fn jvp_body(
         .zip(required)
         .map(|(result, &required)| required || result.tangent.is_some())
         .collect();
-    let tangents = results.iter().zip(&active).filter(|(_, active)| **active);
-    let tangents = tangents.map(|(result, _)| result.tangent()).collect::<Result<Vec<_>>>()?;
-    let primals = results.iter().map(|result| result.primal.clone());
-    Ok((builder.finish(primals.chain(tangents).collect::<Vec<_>>())?.pruned(), active))
+    Ok((builder.finish(flatten(&results, &active)?)?.pruned(), active))
 }
 
 /// The parameters of `function` in a new builder, and behind them tangents of those at the positions `active`.

@@ -9,15 +9,15 @@ mod transpose;
 mod vjp;
 mod vmap;
 
-pub(crate) use jvp::{Dual, Jvp, jvp_body, push_jvp};
-pub(crate) use transpose::{Part, Partial, Tape, Transposition};
+pub(crate) use jvp::{Dual, Jvp, flatten, join, jvp_body, push_jvp};
+pub(crate) use transpose::{Part, Partial, Tape, Transposition, known_part, transposed};
 pub(crate) use vmap::{Batched, Vmap, push_vmap, vmap_body};
 
 pub use jvp::jvp;
 pub use vjp::{grad, value_and_grad, vjp};
 pub use vmap::{Axes, vmap};
 
-use crate::{Builder, Error, Function, Result, Tensor};
+use crate::{Array, Builder, Error, Function, Result, Shape, Tensor};
 
 /// The error of an operator that a transform cannot go through.
 pub(crate) fn no_rule<T>(
@@ -26,6 +26,26 @@ pub(crate) fn no_rule<T>(
     reason: impl Into<String>,
 ) -> Result<T> {
     Err(Error::NoRule { operator, transform, reason: reason.into() })
+}
+
+/// Zeros.
+pub(crate) fn zeros(builder: &Builder, shape: &Shape) -> Result<Tensor> {
+    builder.constant(Array::zeros(shape.with_dims([]))?)?.broadcast_to(shape.dims())
+}
+
+/// Repeats `step`, which may set flags and never clears one, until the flags stay as they are, and gives them with
+/// what it made of them: which values of a loop have a batch dimension or a tangent.
+pub(crate) fn settle<T>(
+    mut flags: Vec<bool>,
+    mut step: impl FnMut(&[bool]) -> Result<(T, Vec<bool>)>,
+) -> Result<(T, Vec<bool>)> {
+    loop {
+        let (made, next) = step(&flags)?;
+        if next == flags {
+            return Ok((made, flags));
+        }
+        flags = next;
+    }
 }
 
 /// The parameters of `function` in a new builder.

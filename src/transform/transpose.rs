@@ -5,6 +5,7 @@
 //! cotangents of its linear inputs.
 
 use crate::ops::Op;
+use crate::transform::zeros;
 use crate::{Builder, Function, Result, Shape, Tensor};
 
 /// A value of a function that is linear in some of its parameters.
@@ -17,6 +18,16 @@ pub(crate) enum Part {
 }
 
 impl Part {
+    /// Values of these shapes, which are linear or the next of those that are known.
+    pub(crate) fn list(shapes: &[Shape], linear: &[bool], known: Vec<Tensor>) -> Vec<Part> {
+        let mut known = known.into_iter();
+        let part = |(shape, &linear): (&Shape, &bool)| match if linear { None } else { known.next() } {
+            Some(tensor) => Part::Known(tensor),
+            None => Part::Linear(shape.clone()),
+        };
+        shapes.iter().zip(linear).map(part).collect()
+    }
+
     pub(crate) fn is_linear(&self) -> bool {
         matches!(self, Part::Linear(_))
     }
@@ -48,8 +59,7 @@ pub(crate) struct Transposition<'a> {
 impl Transposition<'_> {
     /// Zeros.
     pub(crate) fn zeros(&self, shape: &Shape) -> Result<Tensor> {
-        let zero = crate::Array::zeros(shape.with_dims([]))?;
-        self.builder.constant(zero)?.broadcast_to(shape.dims())
+        zeros(self.builder, shape)
     }
 
     /// The cotangent, zeros where there is none.
@@ -132,6 +142,61 @@ impl<'a> Tape<'a> {
         }
         Ok(function.parameters.iter().map(|parameter| sums[parameter.var.index()].take()).collect())
     }
+}
+
+/// The arguments of a walk over `function` in a new builder: parameters for what is known.
+fn parts(builder: &Builder, function: &Function, linear: &[bool]) -> Result<Vec<Part>> {
+    let part = |((name, shape), &linear): ((&str, &Shape), &bool)| match linear {
+        true => Ok(Part::Linear(shape.clone())),
+        false => builder.parameter(name, shape.clone()).map(Part::Known),
+    };
+    function.parameters().zip(linear).map(part).collect()
+}
+
+/// The part of a sub-function that does not depend on its linear parameters, and which results then are linear:
+/// those that must be taken as such, and those that depend on them. It takes the other parameters and gives the
+/// other results.
+pub(crate) fn known_part(
+    function: &Function,
+    linear: &[bool],
+    required: &[bool],
+) -> Result<(Function, Vec<bool>)> {
+    let builder = Builder::new(function.name());
+    let tape = Tape::forward(&builder, function, parts(&builder, function, linear)?)?;
+    let linear = tape.results.iter().zip(required).map(|(result, &required)| required || result.is_linear());
+    let linear: Vec<bool> = linear.collect();
+    let known = tape.results.iter().zip(&linear).filter(|(_, linear)| !**linear);
+    let known: Vec<Tensor> = known.filter_map(|(result, _)| result.known().cloned()).collect();
+    Ok((builder.finish(known)?.pruned(), linear))
+}
+
+/// The transpose of a sub-function, and which parameters then have a cotangent: those that must, and those that
+/// get one. It takes the parameters that are not linear, then cotangents of the results that are `seeded`, and
+/// computes again what it needs.
+pub(crate) fn transposed(
+    function: &Function,
+    linear: &[bool],
+    seeded: &[bool],
+    required: &[bool],
+) -> Result<(Function, Vec<bool>)> {
+    let builder = Builder::new(&format!("transposed_{}", function.name()));
+    let tape = Tape::forward(&builder, function, parts(&builder, function, linear)?)?;
+    let seed = |(shape, &seeded): (Shape, &bool)| match seeded {
+        true => builder.parameter("cotangent", shape).map(Some),
+        false => Ok(None),
+    };
+    let seeds = function.result_shapes().into_iter().zip(seeded).map(seed).collect::<Result<Vec<_>>>()?;
+    let cotangents = tape.backward(&seeds)?;
+    let given = cotangents.iter().zip(required).map(|(cotangent, &required)| required || cotangent.is_some());
+    let given: Vec<bool> = given.collect();
+    let cotangents =
+        function.parameter_shapes().into_iter().zip(cotangents).zip(&given).filter(|(_, given)| **given);
+    let cotangents = cotangents.map(|((shape, cotangent), _)| match cotangent {
+        Some(cotangent) => Ok(cotangent),
+        None => zeros(&builder, &shape),
+    });
+    let cotangents = cotangents.collect::<Result<Vec<_>>>()?;
+    Ok((builder.finish(cotangents)?.without_effects(), given))
 }
 
 fn accumulate(sum: &mut Option<Tensor>, term: Option<Tensor>) -> Result<()> {

@@ -36,7 +36,7 @@ impl Batched {
     }
 
     /// With the batch dimension at `axis`; repeated along it where there is none.
-    fn at(&self, size: usize, axis: usize) -> Result<Tensor> {
+    pub(crate) fn at(&self, size: usize, axis: usize) -> Result<Tensor> {
         match self.axis {
             Some(from) if from == axis => Ok(self.tensor.clone()),
             Some(from) => self.tensor.move_axis(from as isize, axis as isize),
