@@ -1,4 +1,4 @@
-//! Dispatch, top-k and search on the CPU, at the shapes that the README compares with other systems.
+//! Dispatch, top-k, its derivative and search on the CPU, at the shapes that the README compares with other systems.
 //!
 //! ```sh
 //! cargo bench
@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use xlann::ann::{self, Metric, SearchOptions, Searcher};
 use xlann::lower::{Form, Options};
 use xlann::pjrt::{Buffer, Executable};
-use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape};
+use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape, Tangent, jvp};
 
 const ROWS: usize = 128;
 const SIZE: usize = 100_000;
@@ -78,6 +78,46 @@ fn topk(c: &mut Criterion) {
     group.finish();
 }
 
+/// Top-k with its forward derivative, whose tangents are gathered or carried; results to host memory.
+fn derivative(c: &mut Criterion) {
+    let session = Session::cpu().unwrap();
+    let client = session.client();
+    let mut group = c.benchmark_group("derivative");
+    group.sample_size(20);
+    for (rows, size, k) in [(ROWS, SIZE, 10), (16, 4096, 10), (ROWS, 1000, 100)] {
+        let both = random([2 * rows, size]).to_vec::<f32>().unwrap();
+        let [scores, tangents] =
+            [0, 1].map(|half| Array::new([rows, size], &both[half * rows * size..][..rows * size]).unwrap());
+        let operands =
+            [&scores, &tangents].map(|array| client.buffer_from_array(array, &client.devices()[0]).unwrap());
+        let cases =
+            [(Tangent::Gather, None), (Tangent::Gather, Some(Form::TwoStage)), (Tangent::Carried, None)];
+        for (tangent, form) in cases {
+            let options = ApproxTopKOptions { tangent, ..ApproxTopKOptions::default() };
+            let topk = Function::trace("topk", &[scores.shape().clone()], |x| x[0].approx_max_k(k, &options))
+                .unwrap();
+            let truth = &topk.eval(std::slice::from_ref(&scores)).unwrap()[1];
+            let derivative = jvp(&topk, &[0]).unwrap();
+            let (executable, choices) =
+                session.compile_with(&derivative, &Options { approx_top_k: form }).unwrap();
+            let results = host_results(&executable, &operands.each_ref());
+            let recall = ann::recall(&results[1], truth).unwrap();
+            // Of fewer results the recall varies more: by this at most, in all but one of a thousand samples.
+            let margin = 3.0 * (RECALL_TARGET * (1.0 - RECALL_TARGET) / (rows * k) as f64).sqrt();
+            assert!(recall >= RECALL_TARGET - margin, "{tangent:?}: recall {recall}");
+            let indices = results[1].to_vec::<i32>().unwrap();
+            let found = results[2].to_vec::<f32>().unwrap();
+            for (position, (index, found)) in indices.into_iter().zip(found).enumerate() {
+                assert_eq!(found, both[(rows + position / k) * size + index as usize], "{tangent:?}");
+            }
+            let form = choices[0].form;
+            let name = format!("f32[{rows},{size}] k {k} {tangent:?} {form}").to_lowercase();
+            group.bench_function(name, |b| b.iter(|| host_results(&executable, &operands.each_ref())));
+        }
+    }
+    group.finish();
+}
+
 /// Search of 100,000 vectors of 128 dimensions; the database on the device, queries and results on the host.
 fn search(c: &mut Criterion) {
     let session = Session::cpu().unwrap();
@@ -103,5 +143,5 @@ fn search(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, dispatch, topk, search);
+criterion_group!(benches, dispatch, topk, derivative, search);
 criterion_main!(benches);
