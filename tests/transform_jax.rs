@@ -13,8 +13,25 @@ use xlann::{
 
 /// Functions are compiled too where their names start so.
 const COMPILED: &[&str] = &[
-    "pow", "reduce_prod", "reduce_max", "max", "pad", "scatter", "gather", "sort", "top_k", "while", "fori", "cond",
-    "switch", "approx_max_k_5x5", "cross_entropy", "l2", "nearest", "newton", "perceptron",
+    "pow",
+    "reduce_prod",
+    "reduce_max",
+    "max",
+    "pad",
+    "scatter",
+    "gather",
+    "sort",
+    "top_k",
+    "while",
+    "fori",
+    "cond",
+    "switch",
+    "approx_max_k_5x5",
+    "cross_entropy",
+    "l2",
+    "nearest",
+    "newton",
+    "perceptron",
 ];
 
 type Results = Result<Vec<Tensor>>;
@@ -216,9 +233,9 @@ fn build(name: &str, x: &[Tensor]) -> Results {
             nearest.sqrt()?.reduce_sum(&[0, 1])
         }
         "newton_steps" => {
-            let last = x[0].builder().fori_loop(6, &[&x[0], &x[0]], |_, x| {
-                Ok([newton_step(&x[0], &x[1])?, x[1].clone()])
-            })?;
+            let last = x[0]
+                .builder()
+                .fori_loop(6, &[&x[0], &x[0]], |_, x| Ok([newton_step(&x[0], &x[1])?, x[1].clone()]))?;
             Ok(last[0].clone())
         }
         "normalized" => {
@@ -327,7 +344,8 @@ fn difference(got: &[Array], expected: &[Array]) -> Option<String> {
         };
         got.shape() == expected.shape() && got.to_f64().into_iter().zip(expected.to_f64()).all(close)
     };
-    let same = got.len() == expected.len() && got.iter().zip(expected).all(|(got, expected)| equal(got, expected));
+    let same =
+        got.len() == expected.len() && got.iter().zip(expected).all(|(got, expected)| equal(got, expected));
     let list = |arrays: &[Array]| arrays.iter().map(Array::to_string).collect::<Vec<_>>().join("; ");
     (!same).then(|| format!("got {}, JAX gives {}", list(got), list(expected)))
 }

@@ -3,8 +3,18 @@
 //! A transform walks the equations of a [`Function`] and writes those of another. It knows no operator by name:
 //! what batching, the derivative or the transpose of an operator is, stands in the operator's own file, and the
 //! walk asks for it.
+//!
+//! # Which operator has which rule
+//!
+//! Each transform goes through an operator with its rule (`yes`); with none, as its derivative is `zero` or nothing
+//! in it floats; or not at all, for the reason that stands here and in [`Error::NoRule`]. Where there are several
+//! entries, the operator's parameters decide.
+//!
+#![doc = include_str!("rules.md")]
 
 mod jvp;
+#[cfg(test)]
+mod table;
 mod transpose;
 mod vjp;
 mod vmap;
