@@ -100,7 +100,8 @@ fn operators(function: &Function) -> Vec<&'static str> {
 fn tangents_are_carried_by_the_sort() {
     let f = Function::trace("f", &[f64s(&[4])], |x| x[0].sort(0)).unwrap();
     assert_eq!(operators(&jvp(&f, &[0]).unwrap()), ["sort"]);
-    assert_eq!(operators(&vjp(&f, &[0]).unwrap()), ["iota", "sort", "sort"]);
+    let reverse = operators(&vjp(&f, &[0]).unwrap());
+    assert_eq!(reverse.iter().filter(|operator| **operator == "sort").count(), 1, "{reverse:?}");
 }
 
 #[test]
