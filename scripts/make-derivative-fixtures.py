@@ -181,8 +181,11 @@ case("reduce_min", lambda x: jnp.min(x * x, 1), ties)
 case("reduce_max_of_all", jnp.max, ties)
 case("argmax", lambda x: (jnp.argmax(x, 1).astype(jnp.int32), x), ties)
 case("logsumexp", lambda x: jax.nn.logsumexp(x, 1), grid)
+turn = lambda a, b: (a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0])
+case("reduce", lambda x, y: lax.reduce((x, y), (1.0, 0.0), turn, (1,)), normal(2, 3), normal(2, 3))
 case("reduce_window_sum", lambda x: lax.reduce_window(x * x, 0.0, lax.add, (2, 3), (1, 2), [(1, 0), (0, 1)]), grid)
 case("reduce_window_max", lambda x: lax.reduce_window(x * x, -inf, lax.max, (2, 2), (1, 2), "VALID"), grid)
+case("reduce_window_max_of_ties", lambda x: lax.reduce_window(x * x, -inf, lax.max, (3,), (1,), "VALID"), [2.0, 2.0, 1.0, 1.0, 2.0, -2.0])
 case("cumsum", lambda x: lax.cumsum(x * x, 1), grid)
 case("cumprod", lambda x: lax.cumprod(x, 0), [2.0, -1.5, 0.5, 3.0])
 case("cummax", lambda x: lax.cummax(x, 0), [2.0, -1.5, 3.5, 3.0])
@@ -217,6 +220,10 @@ case("scatter_add_dropped", lambda x, i, u: lax.scatter_add(x * x, i, u * u, pla
 unique = lambda x, i, u: lax.scatter(x * x, i, u * u, places, mode=drop, unique_indices=True)
 case("scatter_set", unique, normal(4, 2), [[3], [0]], normal(2, 2))
 case("scatter_set_dropped", unique, normal(4, 2), [[7], [0]], normal(2, 2))
+case("scatter_max", lambda x, i, u: lax.scatter_max(x * x, i, u * u, places, mode=drop), normal(4, 2), [[3], [0], [3]], normal(3, 2))
+tied = [[3], [0], [3], [1]], [[2.0, 1.0], [1.0, 3.0], [2.0, 1.5], [0.5, 4.0]]
+case("scatter_max_of_ties", lambda x, i, u: lax.scatter_max(x * x, i, u * u, places, mode=drop), [[1.0, 3.0], [1.0, 4.0], [1.0, 1.0], [1.0, 1.5]], *tied)
+case("scatter_min_of_ties", lambda x, i, u: lax.scatter_min(x * x, i, u * u, places, mode=drop), [[1.0, 3.0], [1.0, 4.0], [1.0, 1.0], [2.0, 1.5]], *tied)
 
 # Control flow.
 def newton(a):

@@ -8,8 +8,8 @@ use crate::ops::reduce::{Kind, Reduce};
 use crate::ops::unary::Unary;
 use crate::ops::{Op, approx_top_k};
 use crate::{
-    ApproxTopKOptions, CustomCall, DType, Error, Function, Result, Results, ScatterKind, Shape, Tensor,
-    VmapMethod,
+    ApproxTopKOptions, CustomCall, DType, Error, Function, Result, Results, ScatterKind, Shape, Tangent,
+    Tensor, VmapMethod,
 };
 
 /// The variable that writes the table's file anew.
@@ -63,10 +63,13 @@ fn examples() -> Result<Vec<Function>> {
         all.push(example(&shapes, |x| x[0].scatter_along_axis(&x[1], &x[2], 1, kind))?);
     }
     for &direction in approx_top_k::Direction::ALL {
-        all.push(example(&[matrix()], |x| match direction {
-            approx_top_k::Direction::Max => x[0].approx_max_k(2, &ApproxTopKOptions::default()),
-            approx_top_k::Direction::Min => x[0].approx_min_k(2, &ApproxTopKOptions::default()),
-        })?);
+        for tangent in [Tangent::Gather, Tangent::Carried] {
+            let options = ApproxTopKOptions { tangent, ..ApproxTopKOptions::default() };
+            all.push(example(&[matrix()], |x| match direction {
+                approx_top_k::Direction::Max => x[0].approx_max_k(2, &options),
+                approx_top_k::Direction::Min => x[0].approx_min_k(2, &options),
+            })?);
+        }
     }
     all.extend(array_examples()?);
     all.extend(function_examples()?);
@@ -162,7 +165,7 @@ fn table() -> String {
     }
     let mut text = "| operator | vmap | jvp | vjp |\n|---|---|---|---|\n".to_owned();
     for (name, row) in rows {
-        text += &format!("| `{name}` | {} |\n", row.map(|cell| cell.join("; ")).join(" | "));
+        text += &format!("| `{name}` | {} |\n", row.map(|cell| cell.join("<br>")).join(" | "));
     }
     text
 }
