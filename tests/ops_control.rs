@@ -58,7 +58,9 @@ fn a_counted_loop_runs_that_often() {
         let builder = Builder::new("sum");
         let zero = builder.scalar(0i32).unwrap();
         let sum = builder.fori_loop(trips, &[&zero], |index, x| &x[0] + index).unwrap();
-        assert_eq!(run(&builder.finish(sum).unwrap(), &[]), [Array::scalar(expected)]);
+        let function = builder.finish(sum).unwrap();
+        assert_eq!(run(&function, &[]), [Array::scalar(expected)]);
+        assert!(function.to_string().contains(&format!("while[trip_count={}]", trips.max(0))), "{function}");
     }
 }
 

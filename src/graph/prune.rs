@@ -95,6 +95,47 @@ mod tests {
     }
 
     #[test]
+    fn operators_do_without_outputs_that_no_result_needs() {
+        let scalar = Shape::scalar(DType::F32);
+        let f = Function::trace("f", &[scalar.clone(), scalar.clone(), scalar.clone()], |x| {
+            let last = x[0].builder().fori_loop(3, &[&x[0], &x[1], &x[2]], |_, s| {
+                // The second is needed for the first, and the third for nothing but itself.
+                Ok([(&s[0] * &s[1])?, (&s[1] + 1)?, (&s[2] * &s[0])?])
+            })?;
+            Ok(last[0].clone())
+        });
+        let pruned = f.unwrap().pruned();
+        pruned.check().unwrap();
+        let outputs: Vec<_> = pruned.equations().iter().map(|e| (e.operator(), e.outputs().len())).collect();
+        assert_eq!(outputs, [("constant", 1), ("while", 3)]);
+
+        let branch = |name| {
+            Function::trace(name, &[scalar.clone(), scalar.clone()], |x| Ok((x[0].exp()?, x[1].sin()?)))
+                .unwrap()
+        };
+        let f = Function::trace("f", &[Shape::scalar(DType::Pred), scalar.clone(), scalar.clone()], |x| {
+            Ok(x[0].cond(&[&x[1], &x[2]], branch("on_true"), branch("on_false"))?.remove(1))
+        });
+        let pruned = f.unwrap().pruned();
+        pruned.check().unwrap();
+        assert_eq!(
+            pruned.to_string(),
+            "f(%0: pred[], %1: f32[], %2: f32[]) {
+  %3: f32[] = conditional %0 %2
+    branch=on_true(%0: f32[]) {
+      %1: f32[] = sin %0
+      return %1
+    }
+    branch=on_false(%0: f32[]) {
+      %1: f32[] = sin %0
+      return %1
+    }
+  return %3
+}"
+        );
+    }
+
+    #[test]
     fn side_effects_stay_with_what_they_need() {
         let shape = Shape::scalar(DType::F32);
         let f = Function::trace("f", &[shape], |x| {
