@@ -4,7 +4,7 @@ mod transforms;
 
 use proptest::prelude::*;
 use transforms::runner::{random, run};
-use transforms::{derivatives_match, interpreted, vjp_matches, vmap_matches};
+use transforms::{derivatives_match, interpreted, traced, vjp_matches, vmap_and_derivatives, vmap_matches};
 use xlann::{Array, DType, Function, Result, Shape, Tensor, grad, jvp, vmap};
 
 type Reduction = fn(&Tensor, &[isize]) -> Result<Tensor>;
@@ -22,32 +22,6 @@ fn f64s(dims: &[usize], values: &[f64]) -> Array {
 
 fn operators(function: &Function) -> Vec<&'static str> {
     function.equations().iter().map(|equation| equation.operator()).collect()
-}
-
-/// A function of arrays of these dimensions, and an element of a batch of its arguments.
-fn traced(
-    dtype: DType,
-    dims: &[&[usize]],
-    body: impl FnOnce(&[Tensor]) -> Result<Tensor>,
-) -> (Function, impl Fn(u64) -> Vec<Array>) {
-    let shapes: Vec<Shape> = dims.iter().map(|&dims| Shape::new(dtype, dims)).collect();
-    let function = Function::trace("f", &shapes, body).unwrap();
-    let arguments = move |seed: u64| {
-        let scale = if dtype.is_float() { 1.0 } else { 9.0 };
-        let scaled = |(index, shape): (usize, &Shape)| {
-            let values = random(shape.with_dtype(DType::F64), 10 * seed + index as u64).to_f64();
-            let values: Vec<f64> = values.iter().map(|value| value * scale).collect();
-            Array::from_f64(shape.clone(), &values).unwrap()
-        };
-        shapes.iter().enumerate().map(scaled).collect()
-    };
-    (function, arguments)
-}
-
-fn vmap_and_derivatives(dims: &[&[usize]], body: impl FnOnce(&[Tensor]) -> Result<Tensor>) {
-    let (function, arguments) = traced(DType::F64, dims, body);
-    vmap_matches(&function, &arguments);
-    derivatives_match(&function, &arguments(7), &(0..dims.len()).collect::<Vec<_>>());
 }
 
 #[test]

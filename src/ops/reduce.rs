@@ -254,8 +254,8 @@ impl Reduce {
         sum(&chosen.select(tangent, 0)?)? / count
     }
 
-    /// The tangent of a product, with reduced dimensions of size 1. It multiplies halves with each other, again and again: nothing is
-    /// divided by an element, which may be zero.
+    /// The tangent of a product, with dimensions of size 1 for those reduced. Halves are multiplied with each
+    /// other until one element is left: nothing is divided by an element, which may be zero.
     fn product_tangent(&self, x: &Tensor, tangent: &Tensor) -> Result<Tensor> {
         let (mut x, mut tangent) = (x.clone(), tangent.clone());
         for &axis in &self.dimensions {

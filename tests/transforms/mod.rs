@@ -232,3 +232,34 @@ pub fn derivatives_match(function: &Function, arguments: &[Array], wrt: &[usize]
         runner::assert_close(got, expected, &format!("vmap of vjp\n{reverse}\n{batched}"));
     }
 }
+
+/// A function of arrays of these dimensions, and an element of a batch of its arguments.
+pub fn traced<F: FnOnce(&[Tensor]) -> xlann::Result<Tensor>>(
+    dtype: DType,
+    dims: &[&[usize]],
+    body: F,
+) -> (Function, impl Fn(u64) -> Vec<Array> + use<F>) {
+    let shapes: Vec<Shape> = dims.iter().map(|&dims| Shape::new(dtype, dims)).collect();
+    let function = Function::trace("f", &shapes, body).unwrap();
+    let arguments = move |seed: u64| {
+        let scaled = |value: f64| match dtype {
+            DType::Pred => f64::from(value > 0.0),
+            _ if dtype.is_float() => value,
+            _ => 9.0 * value,
+        };
+        let array = |(index, shape): (usize, &Shape)| {
+            let values = runner::random(shape.with_dtype(DType::F64), 10 * seed + index as u64).to_f64();
+            let values: Vec<f64> = values.into_iter().map(scaled).collect();
+            Array::from_f64(shape.clone(), &values).unwrap()
+        };
+        shapes.iter().enumerate().map(array).collect()
+    };
+    (function, arguments)
+}
+
+/// Requires all of a function of arrays of f64 of these dimensions, at random values.
+pub fn vmap_and_derivatives(dims: &[&[usize]], body: impl FnOnce(&[Tensor]) -> xlann::Result<Tensor>) {
+    let (function, arguments) = traced(DType::F64, dims, body);
+    vmap_matches(&function, &arguments);
+    derivatives_match(&function, &arguments(7), &(0..dims.len()).collect::<Vec<_>>());
+}
