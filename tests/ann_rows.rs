@@ -3,55 +3,12 @@
 mod runner;
 
 use proptest::prelude::*;
-use runner::{FLOATS, FORMS, assert_valid, in_form, random, top_k};
+use runner::{FLOATS, FORMS, assert_valid, awkward, in_form, random, top_k};
 use xlann::lower::Form;
 use xlann::{ApproxTopKOptions, Array, DType, Function, Shape};
 
 const NAN: f64 = f64::NAN;
 const INF: f64 = f64::INFINITY;
-
-/// Rows of a size, by what is awkward about them.
-fn awkward(size: usize) -> Vec<(&'static str, Vec<f64>)> {
-    let noise = random(Shape::new(DType::F64, [size]), size as u64).to_f64();
-    let row = |value: &dyn Fn(usize) -> f64| (0..size).map(value).collect::<Vec<f64>>();
-    let nan = |index: usize| if index.is_multiple_of(2) { NAN } else { -NAN };
-    vec![
-        ("random", noise.clone()),
-        ("a third NaNs of both signs", row(&|i| if i % 3 == 1 { nan(i) } else { noise[i] })),
-        ("a positive NaN", row(&|i| if i == size / 2 { NAN } else { noise[i] })),
-        ("a negative NaN", row(&|i| if i == size / 2 { -NAN } else { noise[i] })),
-        ("all NaN", row(&|_| NAN)),
-        ("all NaN, negative", row(&|_| -NAN)),
-        ("two numbers among NaNs", row(&|i| if i == size / 3 || i + 1 == size { noise[i] } else { nan(i) })),
-        ("numbers in the first block only", row(&|i| if i < 12 { noise[i] } else { nan(i) })),
-        ("numbers in the last block only", row(&|i| if i + 12 >= size { noise[i] } else { nan(i) })),
-        ("numbers in strided positions only", row(&|i| if i % 64 == 3 { noise[i] } else { nan(i) })),
-        ("-∞ among NaNs", row(&|i| if i % 100 == 7 { -INF } else { nan(i) })),
-        ("∞ among NaNs", row(&|i| if i % 100 == 7 { INF } else { nan(i) })),
-        (
-            "infinities, numbers and NaNs",
-            row(&|i| match i % 7 {
-                0 | 3 => nan(i),
-                1 => INF,
-                2 => -INF,
-                _ => noise[i],
-            }),
-        ),
-        ("-∞ and NaNs", row(&|i| if i % 2 == 0 { -INF } else { nan(i / 2) })),
-        ("∞ and NaNs", row(&|i| if i % 2 == 0 { INF } else { nan(i / 2) })),
-        ("all -∞", row(&|_| -INF)),
-        ("all ∞", row(&|_| INF)),
-        ("zeros of both signs", row(&|i| if i * 7 % 3 == 0 { -0.0 } else { 0.0 })),
-        ("zeros and NaNs", row(&|i| [0.0, -0.0, NAN, -NAN][i * 5 % 4])),
-        ("negative, zeros of both signs on top", row(&|i| [-1.0, -0.0, 0.0][i * 5 % 3])),
-        ("all equal", row(&|_| 2.5)),
-        ("ties", row(&|i| (i * 37 % 5) as f64)),
-        ("ascending", row(&|i| i as f64)),
-        ("descending", row(&|i| -(i as f64))),
-        ("largest and smallest", row(&|i| if i % 2 == 0 { 60_000.0 } else { -60_000.0 })),
-        ("subnormal", row(&|i| if i % 2 == 0 { 1e-7 } else { -1e-7 })),
-    ]
-}
 
 /// Checks results along the last dimension; those of an exact form are the interpreter's best, but for the
 /// order of equal values.

@@ -179,16 +179,20 @@ fn two_stage(rows: &Tensor, carried: &[Tensor], count: usize, op: &ApproxTopK) -
     let arrange = |rows: &Tensor, filler: &Tensor| {
         rows.pad(filler, &[0, 0], &[0, missing], &[0, 0])?.reshape(&[batch, depth, buckets])
     };
-    let wide = if rows.dtype().size() == 2 { rows.convert(DType::F32)? } else { rows.clone() };
-    let wide = signed(&wide, op.direction)?;
+    // XLA reduces no floats of different dtypes together; each is in the widest as it is in its own.
+    let widest = carried.iter().map(Tensor::dtype).chain([rows.dtype(), DType::F32]).filter(|d| d.is_float());
+    let widest = widest.max_by_key(|dtype| dtype.size()).unwrap_or(DType::F32);
+    let widen = |rows: &Tensor| if rows.dtype().is_float() { rows.convert(widest) } else { Ok(rows.clone()) };
+    let wide = signed(&widen(rows)?, op.direction)?;
     let values = arrange(&wide, &f64::NAN.tensor(&wide)?)?;
     let counter = values.shape().with_dtype(DType::S32);
     let indices = ((builder.iota(counter.clone(), 1)? * buckets as i32)? + builder.iota(counter, 2)?)?;
     let mut operands = vec![values, indices];
     let mut inits = vec![f64::NEG_INFINITY.tensor(&wide)?, builder.scalar(-1i32)?];
     for carried in carried {
+        let carried = widen(carried)?;
         let zero = builder.constant(Array::zeros(Shape::scalar(carried.dtype()))?)?;
-        operands.push(arrange(carried, &zero)?);
+        operands.push(arrange(&carried, &zero)?);
         inits.push(zero);
     }
     let scalars: Vec<Shape> = inits.iter().map(|init| init.shape().clone()).collect();
@@ -205,6 +209,9 @@ fn two_stage(rows: &Tensor, carried: &[Tensor], count: usize, op: &ApproxTopK) -
         &[1],
         reducer,
     )?;
+    for (winner, carried) in winners[2..].iter_mut().zip(carried) {
+        *winner = winner.convert(carried.dtype())?;
+    }
     let found = winners[1].greater_equal(0)?;
     winners[0] = found.select(&winners[0], -f64::NAN)?;
     let restore = |values: &Tensor| signed(values, op.direction)?.convert(rows.dtype());

@@ -441,3 +441,69 @@ fn pair(operator: &'static str, tensors: Vec<Tensor>) -> Result<(Tensor, Tensor)
         tensors.try_into().map_err(|_| Error::argument(operator, "results", "two", got))?;
     Ok(pair.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lower::{Form, Options, lower};
+    use crate::{Function, Session, target};
+
+    fn carrying(carried: &[Shape], aggregate_to_topk: bool) -> Result<Function> {
+        let op = ApproxTopK {
+            direction: Direction::Min,
+            k: 3,
+            reduction_dimension: 0,
+            recall_target: 0.95,
+            reduction_input_size_override: None,
+            aggregate_to_topk,
+            tangent: Tangent::Carried,
+        };
+        let shapes = [&[Shape::new(DType::F32, [600, 2])], carried].concat();
+        Function::trace("carrying", &shapes, |x| x[0].builder().push(op, &x.iter().collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn operands_of_any_dtype_are_carried_along() {
+        let dtypes = DType::ALL;
+        let shapes: Vec<Shape> = dtypes.iter().map(|&dtype| Shape::new(dtype, [600, 2])).collect();
+        let operand: Vec<f32> = (0..1200).map(|index| (index * 7 % 1201) as f32).collect();
+        // A pred is true at every other position, and small integers repeat.
+        let values: Vec<f64> = (0..1200).map(|index| f64::from(index * 5 % 127)).collect();
+        let carried = shapes.iter().map(|shape| match shape.dtype() {
+            DType::Pred => Array::from_f64(shape.clone(), &values.iter().map(|v| v % 2.0).collect::<Vec<_>>()),
+            _ => Array::from_f64(shape.clone(), &values),
+        });
+        let mut arguments = vec![Array::new([600, 2], &operand).unwrap()];
+        arguments.extend(carried.map(Result::unwrap));
+        for aggregate_to_topk in [true, false] {
+            let function = carrying(&shapes, aggregate_to_topk).unwrap();
+            for form in [None, Some(Form::Sort), Some(Form::TwoStage)] {
+                let options = Options { approx_top_k: form };
+                let lowered = lower(&function, &target::cpu::CAPABILITIES, &options).unwrap();
+                let mut runs = vec![function.eval(&arguments).unwrap(), lowered.function.eval(&arguments).unwrap()];
+                if let Ok(session) = Session::cpu() {
+                    let (executable, _) = session.compile_with(&function, &options).unwrap();
+                    runs.push(executable.run_arrays(&arguments).unwrap());
+                }
+                for results in runs {
+                    let indices = results[1].to_vec::<i32>().unwrap();
+                    let source = |position: usize| Some(indices[position] as usize * 2 + position % 2);
+                    for (argument, result) in arguments.iter().zip(results[..1].iter().chain(&results[2..])) {
+                        let expected = argument.rearranged(results[1].shape().dims(), None, source);
+                        assert_eq!(*result, expected, "{form:?} of {function}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn carried_operands_of_other_sizes_are_refused() {
+        assert_eq!(
+            carrying(&[Shape::new(DType::S8, [600, 2]), Shape::new(DType::F32, [600])], true)
+                .unwrap_err()
+                .to_string(),
+            "approx_min_k: carried operand 1 must be of sizes [600,2], as the operand, got f32[600]"
+        );
+    }
+}
