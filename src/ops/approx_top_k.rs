@@ -12,11 +12,13 @@ use crate::shape::Dims;
 use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule};
 use crate::{Array, DType, Error, Result, ScatterKind, Shape};
 
-/// Which end is searched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Max,
-    Min,
+variants! {
+    /// Which end is searched.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Direction {
+        Max,
+        Min,
+    }
 }
 
 /// The k largest or smallest values along a dimension, approximately.

@@ -6,24 +6,26 @@ use crate::ops::{Operator, arity};
 use crate::transform::{Dual, Jvp, Part, Transposition, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
-/// An elementwise operator of two operands of equal shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Binary {
-    Add,
-    And,
-    Atan2,
-    Div,
-    Max,
-    Min,
-    Mul,
-    Or,
-    Pow,
-    Rem,
-    ShiftLeft,
-    ShiftRightArithmetic,
-    ShiftRightLogical,
-    Sub,
-    Xor,
+variants! {
+    /// An elementwise operator of two operands of equal shape.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Binary {
+        Add,
+        And,
+        Atan2,
+        Div,
+        Max,
+        Min,
+        Mul,
+        Or,
+        Pow,
+        Rem,
+        ShiftLeft,
+        ShiftRightArithmetic,
+        ShiftRightLogical,
+        Sub,
+        Xor,
+    }
 }
 
 /// Which dtypes an operator takes.
@@ -181,7 +183,7 @@ impl Operator for Binary {
     fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
         let (x, y) = (&inputs[0].primal, &inputs[1].primal);
         let out = rule.primal(inputs)?.remove(0);
-        let by_x = inputs[0].tangent.as_ref().map(|t| self.derivative_by_x(x, y, t)).transpose()?;
+        let by_x = inputs[0].tangent.as_ref().map(|t| self.derivative_by_x(x, &inputs[1], t)).transpose()?;
         let by_y = inputs[1].tangent.as_ref().map(|t| self.derivative_by_y(x, y, &out, t)).transpose()?;
         let tangent = match (by_x, by_y) {
             (Some(by_x), Some(by_y)) => Some((by_x + by_y)?),
@@ -212,7 +214,8 @@ impl Operator for Binary {
 
 impl Binary {
     /// The derivative by `x`, times `t`.
-    fn derivative_by_x(self, x: &Tensor, y: &Tensor, t: &Tensor) -> Result<Tensor> {
+    fn derivative_by_x(self, x: &Tensor, rhs: &Dual, t: &Tensor) -> Result<Tensor> {
+        let y = &rhs.primal;
         match self {
             Binary::Add | Binary::Sub | Binary::Rem => Ok(t.clone()),
             Binary::Atan2 => t * (y / ((x * x)? + (y * y)?)),
@@ -220,12 +223,13 @@ impl Binary {
             Binary::Max => t * share(x, y, x.greater(y)?),
             Binary::Min => t * share(x, y, x.less(y)?),
             Binary::Mul => t * y,
-            Binary::Pow => {
-                // Where the power is 0 the derivative is, and x^-1 might be infinite.
+            // A power of 0 that stays so gives 1 whatever x is, also 0, of which x^-1 is infinite.
+            Binary::Pow if rhs.tangent.is_none() => {
                 let constant = y.equal(0)?;
                 let slope = (y * x.pow(constant.select(&y.full_like(1)?, (y - 1)?)?))?;
                 t * constant.select(&y.full_like(0)?, slope)
             }
+            Binary::Pow => t * (y * x.pow((y - 1)?)?),
             _ => no_rule(self.name(), "jvp", "its operands are not floating"),
         }
     }

@@ -100,6 +100,26 @@ pub(crate) struct Narrowed {
     pub(crate) outputs: Vec<bool>,
 }
 
+/// Declares an enum of operators that share a file, with the list of its variants.
+macro_rules! variants {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis enum $name:ident {
+            $($(#[$doc:meta])* $variant:ident,)*
+        }
+    ) => {
+        $(#[$meta])*
+        $visibility enum $name {
+            $($(#[$doc])* $variant,)*
+        }
+
+        #[cfg(test)]
+        impl $name {
+            pub(crate) const ALL: &[$name] = &[$($name::$variant),*];
+        }
+    };
+}
+
 /// Declares the modules and the enum of all operators.
 macro_rules! operators {
     ($($module:ident: $($operator:ident),*;)*) => {
@@ -109,6 +129,19 @@ macro_rules! operators {
         #[derive(Clone, Debug, PartialEq)]
         pub(crate) enum Op {
             $($($operator($module::$operator),)*)*
+        }
+
+        #[cfg(test)]
+        impl Op {
+            /// The names of the variants.
+            pub(crate) const KINDS: &[&str] = &[$($(stringify!($operator),)*)*];
+
+            /// The name of the variant.
+            pub(crate) fn kind(&self) -> &'static str {
+                match self {
+                    $($(Op::$operator(_) => stringify!($operator),)*)*
+                }
+            }
         }
 
         impl Op {

@@ -16,15 +16,17 @@ pub(crate) struct Reduce {
     pub(crate) dimensions: Vec<usize>,
 }
 
-/// How elements are combined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Sum,
-    Prod,
-    Max,
-    Min,
-    And,
-    Or,
+variants! {
+    /// How elements are combined.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Kind {
+        Sum,
+        Prod,
+        Max,
+        Min,
+        And,
+        Or,
+    }
 }
 
 impl Kind {

@@ -186,7 +186,7 @@ impl Operator for ReduceWindow {
         let [operand, init] = [&inputs[0], &inputs[1]];
         let primal = rule.primal(inputs)?.remove(0);
         let tangent = match (&operand.tangent, &init.tangent) {
-            (Some(tangent), None) if self.adds() => {
+            (Some(tangent), None) if self.reduces_by(Binary::Add) => {
                 let zero = init.primal.full_like(0)?;
                 Some(rule.builder.push_one(self.clone(), &[tangent, &zero])?)
             }
@@ -208,7 +208,7 @@ impl Operator for ReduceWindow {
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(cotangent) = &cotangents[0] else { return Ok(vec![None, None]) };
         let operand = inputs[0].shape();
-        if inputs[1].is_linear() || !self.adds() {
+        if inputs[1].is_linear() || !self.reduces_by(Binary::Add) {
             return no_rule(self.name(), "vjp", "it is not linear");
         }
         if operand.element_count() == 0 {
@@ -232,18 +232,18 @@ impl Operator for ReduceWindow {
 }
 
 impl ReduceWindow {
-    /// Whether the reducer is nothing but an addition.
-    fn adds(&self) -> bool {
+    /// Whether the reducer is nothing but this operator.
+    fn reduces_by(&self, operator: Binary) -> bool {
         let [equation] = self.reducer.equations() else { return false };
         let [x, y] = self.reducer.parameters.as_slice() else { return false };
         let operands = [[x.var, y.var], [y.var, x.var]];
-        equation.op == Op::Binary(Binary::Add)
+        equation.op == Op::Binary(operator)
             && operands.iter().any(|operands| equation.inputs == operands)
             && equation.outputs == self.reducer.results
     }
 
     /// The same function of an operand and an init by operators that have all rules: the windows are gathered
-    /// along new dimensions, which are reduced.
+    /// along new dimensions, which are reduced. Of equal extrema, the first has the derivative, as in JAX.
     fn patches(&self, operand: &Shape) -> Result<Function> {
         Function::trace("windows", &[operand.clone(), operand.with_dims([])], |x| {
             let (low, high): (Vec<isize>, Vec<isize>) =
@@ -262,7 +262,17 @@ impl ReduceWindow {
                 patches = patches.take(&places, axis as isize)?;
                 reduced.push(axis as isize + 1);
             }
-            x[0].builder().reduce(&[&patches], &[&x[1]], &reduced, self.reducer.as_ref().clone())
+            let scalars = self.reducer.parameter_shapes();
+            let reducer = match self.reducer.as_ref() {
+                _ if self.reduces_by(Binary::Max) => {
+                    Function::trace("max", &scalars, |x| x[0].greater_equal(&x[1])?.select(&x[0], &x[1]))?
+                }
+                _ if self.reduces_by(Binary::Min) => {
+                    Function::trace("min", &scalars, |x| x[0].less_equal(&x[1])?.select(&x[0], &x[1]))?
+                }
+                reducer => reducer.clone(),
+            };
+            x[0].builder().reduce(&[&patches], &[&x[1]], &reduced, reducer)
         })
     }
 }

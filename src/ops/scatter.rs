@@ -57,30 +57,32 @@ impl ScatterDims {
     }
 }
 
-/// How an update is combined with what the operand has in its place.
-///
-/// ```
-/// use xlann::{Array, DType, Function, ScatterKind, Shape};
-///
-/// let shapes = [Shape::new(DType::F32, [3]), Shape::new(DType::S32, [2]), Shape::new(DType::F32, [2])];
-/// let f = Function::trace("f", &shapes, |x| {
-///     x[0].scatter_along_axis(&x[1], &x[2], 0, ScatterKind::Max)
-/// })?;
-/// let [operand, indices] = [Array::new([3], &[5f32; 3])?, Array::new([2], &[0, 2])?];
-/// let results = f.eval(&[operand, indices, Array::new([2], &[1f32, 9.0])?])?;
-/// assert_eq!(results, [Array::new([3], &[5f32, 5.0, 9.0])?]);
-/// # Ok::<(), xlann::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScatterKind {
-    /// The update takes its place.
-    Set,
-    /// Their sum; of numbers.
-    Add,
-    /// The greater one.
-    Max,
-    /// The lesser one.
-    Min,
+variants! {
+    /// How an update is combined with what the operand has in its place.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, ScatterKind, Shape};
+    ///
+    /// let shapes = [Shape::new(DType::F32, [3]), Shape::new(DType::S32, [2]), Shape::new(DType::F32, [2])];
+    /// let f = Function::trace("f", &shapes, |x| {
+    ///     x[0].scatter_along_axis(&x[1], &x[2], 0, ScatterKind::Max)
+    /// })?;
+    /// let [operand, indices] = [Array::new([3], &[5f32; 3])?, Array::new([2], &[0, 2])?];
+    /// let results = f.eval(&[operand, indices, Array::new([2], &[1f32, 9.0])?])?;
+    /// assert_eq!(results, [Array::new([3], &[5f32, 5.0, 9.0])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ScatterKind {
+        /// The update takes its place.
+        Set,
+        /// Their sum; of numbers.
+        Add,
+        /// The greater one.
+        Max,
+        /// The lesser one.
+        Min,
+    }
 }
 
 impl ScatterKind {

@@ -8,31 +8,33 @@ use crate::ops::{Operator, arity};
 use crate::transform::{Dual, Jvp, Part, Transposition, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
-/// An elementwise operator of one operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unary {
-    Abs,
-    Cbrt,
-    Ceil,
-    Cos,
-    Erf,
-    Exp,
-    Expm1,
-    Floor,
-    IsFinite,
-    Log,
-    Log1p,
-    Logistic,
-    Neg,
-    Not,
-    Round,
-    RoundTiesEven,
-    Rsqrt,
-    Sign,
-    Sin,
-    Sqrt,
-    Tan,
-    Tanh,
+variants! {
+    /// An elementwise operator of one operand.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Unary {
+        Abs,
+        Cbrt,
+        Ceil,
+        Cos,
+        Erf,
+        Exp,
+        Expm1,
+        Floor,
+        IsFinite,
+        Log,
+        Log1p,
+        Logistic,
+        Neg,
+        Not,
+        Round,
+        RoundTiesEven,
+        Rsqrt,
+        Sign,
+        Sin,
+        Sqrt,
+        Tan,
+        Tanh,
+    }
 }
 
 /// Which dtypes an operator takes.
@@ -186,9 +188,10 @@ impl Unary {
     /// The derivative times `t`, at `x`, where the value is `y`; none where it is zero everywhere.
     fn derivative(self, x: &Tensor, y: &Tensor, t: &Tensor) -> Result<Option<Tensor>> {
         let product = match self {
-            Unary::Abs => t * x.sign(),
+            // At 0 it is 1, as JAX's.
+            Unary::Abs => t * x.greater_equal(0)?.select(&x.full_like(1)?, -1),
             // The cube root's is infinite at 0, where x and y are both 0.
-            Unary::Cbrt => (t / (y * y))? / 3,
+            Unary::Cbrt => t * (y.pow(-2)? / 3),
             Unary::Cos => -(t * x.sin())?,
             Unary::Erf => t * ((-(x * x)?)?.exp()? * std::f64::consts::FRAC_2_SQRT_PI),
             Unary::Exp => t * y,

@@ -3,6 +3,7 @@
 //! | transform | gives a function that |
 //! |---|---|
 //! | [`vmap`] | does for each element of a batch what the function does for one |
+//! | [`auto_vmap`](auto_vmap()) | the same, choosing the batch dimensions by the ranks that it is written for |
 //! | [`jvp`] | also gives the derivative in a direction |
 //! | [`vjp`] | also takes derivatives of something by the results to those by the parameters |
 //! | [`grad`], [`value_and_grad`] | gives the gradient of a function of one scalar |
@@ -119,9 +120,19 @@
 //! ```
 //!
 //! Sub-functions (loop bodies, branches, reducers) are transformed with their operator, once each.
+//!
+//! # Which operator has which rule
+//!
+//! Each transform goes through an operator with its rule (`yes`); with none, as its derivative is `zero` or nothing
+//! in it floats; or not at all, for the reason that stands here and in [`Error::NoRule`]. Where there are several
+//! entries, the operator's parameters decide.
+//!
+#![doc = include_str!("rules.md")]
 
 mod auto_vmap;
 mod jvp;
+#[cfg(test)]
+mod table;
 mod transpose;
 mod tree;
 mod vjp;

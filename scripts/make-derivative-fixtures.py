@@ -1,0 +1,264 @@
+"""Writes tests/fixtures/derivatives.json: values and derivatives as JAX computes them, for tests/transform_jax.rs.
+
+Run with a Python that has JAX (pip install jax==0.10.2):  python scripts/make-derivative-fixtures.py
+
+A case is a function of arrays, at one point. Its tangents and cotangents are random, one of each for each floating
+argument and result; the point is chosen: where there is a kink, a tie or a limit, JAX's convention is what is
+recorded. An array is a text, its shape and then its elements, each as the shortest decimal that reads back as itself.
+
+    results   the function's
+    jvp       the tangents of the floating results
+    vjp       the cotangents of the floating arguments
+    hvp       those of vjp, differentiated in the direction of the tangents (forward over reverse)
+    vhp       those of vjp, transposed and applied to the tangents (reverse over reverse)
+
+Of a floating scalar, the cotangent is 1, and vjp is the gradient. Where JAX has no reverse derivative, there is jvp only.
+"""
+
+import json
+import os
+import pathlib
+import zlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+jax.config.update("jax_enable_x64", True)
+inf, nan = np.inf, np.nan
+cases = {}
+
+
+def text(array):
+    array = np.asarray(array)
+    dtype = "pred" if array.dtype == bool else array.dtype.kind.replace("i", "s") + str(8 * array.dtype.itemsize)
+    dims = ",".join(map(str, array.shape))
+    elements = (repr(float(x)) if array.dtype.kind == "f" else str(int(x)) for x in array.ravel())
+    return " ".join([f"{dtype}[{dims}]", *elements]).replace(".0 ", " ").removesuffix(".0")
+
+
+def floating(arrays):
+    return [array for array in arrays if np.asarray(array).dtype.kind == "f"]
+
+
+def case(name, function, *arguments, reverse=True):
+    """Records a case; lists of numbers are arrays of f64, or of s32 where all are integers."""
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    directions = lambda arrays: [np.round(random.uniform(-1, 1, np.shape(x)), 3) for x in arrays]
+    arguments = [np.asarray(x) for x in arguments]
+    arguments = [x.astype(np.int32) if x.dtype == np.int64 else x for x in arguments]
+    point = floating(arguments)
+
+    def call(*floats):
+        floats = iter(floats)
+        results = function(*[next(floats) if x.dtype.kind == "f" else jnp.asarray(x) for x in arguments])
+        return tuple(results) if isinstance(results, (tuple, list)) else (results,)
+
+    def only_floats(*floats):
+        return tuple(floating_results(call(*floats)))
+
+    def floating_results(results):
+        return [x for x in results if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    results = call(*map(jnp.asarray, point))
+    floats = floating_results(results)
+    tangents = directions(point)
+    scalar = len(results) == 1 and results[0].shape == ()
+    cotangents = [np.ones(())] if scalar else directions(floats)
+    record = {"arguments": arguments, "tangents": tangents, "cotangents": cotangents, "results": results}
+    record["jvp"] = jax.jvp(only_floats, tuple(point), tuple(tangents))[1]
+    if reverse:
+
+        def gradient(*floats):
+            return jax.vjp(only_floats, *floats)[1](tuple(map(jnp.asarray, cotangents)))
+
+        record["vjp"] = gradient(*point)
+        record["hvp"] = jax.jvp(gradient, tuple(point), tuple(tangents))[1]
+        record["vhp"] = jax.vjp(gradient, *map(jnp.asarray, point))[1](tuple(map(jnp.asarray, tangents)))
+    assert name not in cases, name
+    cases[name] = {key: [text(array) for array in arrays] for key, arrays in record.items()}
+
+
+# Operators of one operand.
+around = [-2.5, -0.75, 0.0, 0.5, 1.0, 3.25]
+positive = [0.5, 1.0, 3.25, 1e-10, 1e10]
+for name, function, points in [
+    ("abs", lax.abs, around),
+    ("cbrt", lax.cbrt, [-8.0, -0.3, 1e-9, 0.5, 27.0, -1e12]),
+    ("cbrt_at_0", lax.cbrt, [0.0]),
+    ("ceil", lax.ceil, around),
+    ("cos", lax.cos, around),
+    ("erf", lax.erf, around + [6.0, -30.0]),
+    ("exp", lax.exp, around + [-800.0, 800.0]),
+    ("expm1", lax.expm1, around + [1e-10, -1e-17, -40.0]),
+    ("floor", lax.floor, around),
+    ("log", lax.log, positive),
+    ("log_outside", lax.log, [0.0, -1.5]),
+    ("log1p", lax.log1p, [-0.75, -1e-10, 0.0, 1e-17, 3.25]),
+    ("log1p_outside", lax.log1p, [-1.0, -2.0]),
+    ("logistic", lax.logistic, around + [-40.0, 40.0, -800.0, 800.0]),
+    ("neg", lax.neg, around),
+    ("round", lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO), around + [-0.5]),
+    ("round_ties_even", lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN), around + [-0.5]),
+    ("rsqrt", lax.rsqrt, positive),
+    ("rsqrt_at_0", lax.rsqrt, [0.0]),
+    ("sign", lax.sign, around),
+    ("sin", lax.sin, around),
+    ("sqrt", lax.sqrt, positive + [1e-300]),
+    ("sqrt_at_0", lax.sqrt, [0.0]),
+    ("tan", lax.tan, around),
+    ("tanh", lax.tanh, around + [-40.0, 40.0]),
+]:
+    case(name, function, points)
+
+# Operators of two operands.
+lhs = [-2.5, -0.75, 0.5, 1.5, 3.25, 2.0]
+rhs = [0.5, -1.25, -3.0, 1.5, 2.0, -0.75]
+for name, function in [("add", lax.add), ("sub", lax.sub), ("mul", lax.mul), ("div", lax.div), ("atan2", lax.atan2)]:
+    case(name, function, lhs, rhs)
+case("div_by_0", lax.div, [1.0, -1.0, 0.0], [0.0, 0.0, 0.0])
+case("atan2_on_axes", lax.atan2, [0.0, 0.0, 1.0, -1.0], [1.0, -1.0, 0.0, 0.0])
+case("atan2_at_0", lax.atan2, [0.0], [0.0])
+case("max", lax.max, [1.0, 2.0, 2.0, 0.0, -1.0, inf], [2.0, 1.0, 2.0, 0.0, -1.5, inf])
+case("min", lax.min, [1.0, 2.0, 2.0, 0.0, -1.0, inf], [2.0, 1.0, 2.0, 0.0, -1.5, inf])
+case("max_of_signed_zeros", lax.max, [0.0, -0.0], [-0.0, 0.0])
+case("max_of_nan", lax.max, [nan, 1.0], [1.0, nan])
+case("rem", lax.rem, [5.5, -5.5, 5.5, -5.5, 1.0], [2.0, 2.0, -2.0, -2.0, 3.0])
+case("rem_at_multiples", lax.rem, [6.0, -6.0, 0.0], [2.0, 3.0, 3.0])
+case("pow", lax.pow, [0.5, 2.0, 3.25, 1.0], [2.5, -1.5, 0.0, 7.0])
+case("pow_of_negative", lax.pow, [-2.0, -1.5, -3.0], [3.0, -2.0, 0.0])
+case("pow_of_0", lax.pow, [0.0, 0.0, 0.0], [2.0, 1.0, 3.5])
+case("pow_0_of_0", lax.pow, [0.0], [0.0])
+case("pow_negative_of_0", lax.pow, [0.0], [-1.0])
+for power in [0, 1, 2, 3, -2]:
+    case(f"power_{power}".replace("-", "minus_"), lambda x: lax.integer_pow(x, power), [-2.0, 0.5, 0.0][: 3 if power >= 0 else 2])
+
+# Choices.
+# JAX does not differentiate by scalar bounds.
+clamp = lambda low, x, high: lax.clamp(jnp.broadcast_to(low, x.shape), x, jnp.broadcast_to(high, x.shape))
+case("clamp", clamp, -1.0, [-2.0, -1.0, 0.5, 1.0, 2.0], 1.0)
+case("clamp_elementwise", lax.clamp, [-1.0, 0.0, 1.0], [-2.0, 0.5, 0.0], [1.0, 1.0, 1.0])
+case("clamp_empty_range", clamp, 1.0, [0.0, 0.5, 2.0], -1.0)
+case("select", lambda p, x, y: lax.select(p, x, y), [True, False, True], [1.0, 2.0, nan], [3.0, 4.0, 5.0])
+case("where_of_sqrt", lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0), [-1.0, 0.0, 4.0])
+
+# Movement.
+random = np.random.default_rng(0)
+normal = lambda *shape: np.round(random.normal(size=shape), 3)
+grid = normal(3, 4)
+case("convert", lambda x: x.astype(jnp.float32).astype(jnp.float64), [0.5, -1.25, 2.0])
+case("reshape", lambda x: jnp.sin(x).reshape(2, 6), grid)
+case("transpose", lambda x: jnp.sin(x).transpose(2, 0, 1), normal(2, 1, 3))
+case("reverse", lambda x: lax.rev(x * x, (0,)), grid)
+case("broadcast_in_dim", lambda x: lax.broadcast_in_dim(x * x, (2, 3, 4), (1, 2)), normal(3, 1))
+case("concatenate", lambda x, y: lax.concatenate([x * y[:, :1], y, x], 1), normal(2, 1), normal(2, 3))
+case("slice", lambda x: lax.slice(x * x, (0, 1), (3, 4), (2, 2)), grid)
+case("pad", lambda x, p: lax.pad(x * x, p * p, [(1, -1, 1), (-1, 2, 0)]), grid, 0.75)
+case("pad_all_negative", lambda x, p: lax.pad(x * p, p, [(-2, -1, 2)]), normal(4), 0.5)
+case("dynamic_slice", lambda x, i, j: lax.dynamic_slice(x * x, (i, j), (2, 2)), grid, 1, 1)
+case("dynamic_slice_clamped", lambda x, i: lax.dynamic_slice(x * x, (i,), (3,)), normal(5), 9)
+case("dynamic_update_slice", lambda x, u, i: lax.dynamic_update_slice(x * x, u * u, (i,)), normal(5), normal(2), 1)
+case("dynamic_update_slice_clamped", lambda x, u, i: lax.dynamic_update_slice(x * x, u * u, (i,)), normal(5), normal(2), 9)
+
+# Contractions.
+case("dot", jnp.dot, normal(3), normal(3))
+case("matmul", jnp.matmul, normal(2, 3), normal(3, 4))
+case("dot_general", lambda x, y: lax.dot_general(x, y, (([1, 3], [0, 2]), ([2], [3]))), normal(3, 2, 2, 3), normal(2, 2, 3, 2))
+case("outer", lambda x, y: lax.dot_general(x, y, (([], []), ([], []))), normal(2), normal(3))
+
+# Reductions. A negative axis keeps lax's positive ones apart from NumPy's.
+case("reduce_sum", lambda x: jnp.sum(x * x, 1), grid)
+case("mean", lambda x: jnp.mean(x * x), grid)
+case("reduce_prod", lambda x: jnp.prod(x, 1), grid)
+case("reduce_prod_with_zeros", lambda x: jnp.prod(x, 1), [[2.0, 0.0, -3.0], [0.0, 5.0, 0.0], [1.5, 2.0, -0.5], [0.0, 0.0, 0.0]])
+case("reduce_prod_of_all", jnp.prod, [[2.0, 0.0], [-3.0, 1.5]])
+ties = [[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [5.0, 1.0, 0.0]]
+case("reduce_max", lambda x: jnp.max(x * x, 1), ties)
+case("reduce_min", lambda x: jnp.min(x * x, 1), ties)
+case("reduce_max_of_all", jnp.max, ties)
+case("argmax", lambda x: (jnp.argmax(x, 1).astype(jnp.int32), x), ties)
+case("logsumexp", lambda x: jax.nn.logsumexp(x, 1), grid)
+turn = lambda a, b: (a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0])
+case("reduce", lambda x, y: lax.reduce((x, y), (1.0, 0.0), turn, (1,)), normal(2, 3), normal(2, 3))
+case("reduce_window_sum", lambda x: lax.reduce_window(x * x, 0.0, lax.add, (2, 3), (1, 2), [(1, 0), (0, 1)]), grid)
+case("reduce_window_max", lambda x: lax.reduce_window(x * x, -inf, lax.max, (2, 2), (1, 2), "VALID"), grid)
+case("reduce_window_max_of_ties", lambda x: lax.reduce_window(x * x, -inf, lax.max, (3,), (1,), "VALID"), [2.0, 2.0, 1.0, 1.0, 2.0, -2.0])
+case("cumsum", lambda x: lax.cumsum(x * x, 1), grid)
+case("cumprod", lambda x: lax.cumprod(x, 0), [2.0, -1.5, 0.5, 3.0])
+case("cummax", lambda x: lax.cummax(x, 0), [2.0, -1.5, 3.5, 3.0])
+case("cumlogsumexp", lambda x: lax.cumlogsumexp(x, 0), [2.0, -1.5, 3.5, 3.0])
+
+# Order.
+keys = [[3.0, 1.0, 2.0, 1.0], [0.5, -0.5, 0.0, 2.5]]
+case("sort", lambda x: lax.sort(x * x, dimension=1), keys)
+case("sort_operands", lambda k, v, i: lax.sort((k, v * k, i), dimension=1, num_keys=1), keys, normal(2, 4), [[0, 1, 2, 3]] * 2)
+case("sort_columns", lambda k, v: lax.sort((k, v), dimension=0, num_keys=1), normal(3, 2), normal(3, 2))
+case("top_k", lambda x: lax.top_k(x * x, 2), keys)
+for shape in [(4,), (5, 5), (2, 1, 4)]:
+    for k in [1, 3]:
+        operand = normal(*shape)
+        label = f"{'x'.join(map(str, shape))}_k{k}"
+        case(f"approx_max_k_{label}", lambda x: lax.approx_max_k(x, k), operand)
+        case(f"approx_min_k_{label}", lambda x: lax.approx_min_k(x, k), operand)
+case("approx_max_k_columns", lambda x: lax.approx_max_k(jnp.sin(x), 2, reduction_dimension=0), normal(5, 2))
+
+# Gather and scatter.
+rows = lax.GatherDimensionNumbers(offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0,))
+case("gather", lambda x, i: lax.gather(x * x, i, rows, (1, 2), mode="clip"), normal(4, 2), [[3], [0], [3]])
+case("gather_clamped", lambda x, i: lax.gather(x * x, i, rows, (1, 2), mode="clip"), normal(4, 2), [[-5], [9], [3]])
+windows = lax.GatherDimensionNumbers(offset_dims=(0, 2), collapsed_slice_dims=(), start_index_map=(1, 0))
+case("gather_windows", lambda x, i: lax.gather(x * x, i, windows, (2, 2), mode="clip"), grid, [[0, 0], [1, 1], [9, 1]])
+along = lambda x, i: jnp.take_along_axis(x * x, i, 1, mode="clip")
+case("take_along_axis", along, grid, [[0, 3], [2, 2], [1, 0]])
+places = lax.ScatterDimensionNumbers(update_window_dims=(1,), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,))
+drop = lax.GatherScatterMode.FILL_OR_DROP
+case("scatter_add", lambda x, i, u: lax.scatter_add(x * x, i, u * u, places, mode=drop), normal(4, 2), [[3], [0], [3]], normal(3, 2))
+case("scatter_add_dropped", lambda x, i, u: lax.scatter_add(x * x, i, u * u, places, mode=drop), normal(4, 2), [[-1], [4], [3]], normal(3, 2))
+unique = lambda x, i, u: lax.scatter(x * x, i, u * u, places, mode=drop, unique_indices=True)
+case("scatter_set", unique, normal(4, 2), [[3], [0]], normal(2, 2))
+case("scatter_set_dropped", unique, normal(4, 2), [[7], [0]], normal(2, 2))
+case("scatter_max", lambda x, i, u: lax.scatter_max(x * x, i, u * u, places, mode=drop), normal(4, 2), [[3], [0], [3]], normal(3, 2))
+tied = [[3], [0], [3], [1]], [[2.0, 1.0], [1.0, 3.0], [2.0, 1.5], [0.5, 4.0]]
+case("scatter_max_of_ties", lambda x, i, u: lax.scatter_max(x * x, i, u * u, places, mode=drop), [[1.0, 3.0], [1.0, 4.0], [1.0, 1.0], [1.0, 1.5]], *tied)
+case("scatter_min_of_ties", lambda x, i, u: lax.scatter_min(x * x, i, u * u, places, mode=drop), [[1.0, 3.0], [1.0, 4.0], [1.0, 1.0], [2.0, 1.5]], *tied)
+
+# Control flow.
+def newton(a):
+    """The square root, by a loop that stops where it has converged."""
+    condition = lambda state: jnp.abs(state[0] * state[0] - state[1]) > 1e-14 * state[1]
+    return lax.while_loop(condition, lambda state: ((state[0] + state[1] / state[0]) / 2, state[1]), (a, a))[0]
+
+
+case("while_loop", newton, 2.5, reverse=False)
+case("while_loop_without_iterations", lambda x: lax.while_loop(lambda s: s > 1e9, lambda s: s * s, x * x), 1.5, reverse=False)
+case("fori_loop", lambda x, y: lax.fori_loop(0, 5, lambda i, s: (jnp.sin(s[0]) * s[1] + i, s[1]), (x, y))[0], normal(3), normal(3))
+case("fori_loop_rows", lambda x, w: lax.fori_loop(0, 3, lambda i, s: jnp.tanh(s @ w + lax.dynamic_index_in_dim(x, i, 0, False)), jnp.zeros(2)), normal(3, 2), normal(2, 2))
+case("fori_loop_without_iterations", lambda x: lax.fori_loop(0, 0, lambda i, s: s * s, x * x), normal(2))
+for flag in [True, False]:
+    case(f"cond_{flag}".lower(), lambda p, x, y: lax.cond(p, lambda x, y: (x * y, x), lambda x, y: (jnp.sin(x), y), x, y), flag, normal(2), normal(2))
+for branch in range(3):
+    case(f"switch_{branch}", lambda i, x: lax.switch(i, [lambda x: x * x, jnp.exp, jnp.ones_like], x), branch, normal(2))
+
+# Functions of several operators.
+case("softmax", lambda x: jax.nn.softmax(x, 1), grid)
+labels = [2, 0, 3]
+case("cross_entropy", lambda x, i: -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x, 1), i[:, None], 1)), grid, labels)
+case("l2_distances", lambda x, y: jnp.sum((x[:, None] - y[None]) ** 2, 2), normal(2, 3), normal(4, 3))
+case("l2_distances_by_products", lambda x, y: jnp.sum(x * x, 1)[:, None] - 2 * x @ y.T + jnp.sum(y * y, 1)[None], normal(2, 3), normal(4, 3))
+case("nearest_loss", lambda x, y: jnp.sum(jnp.sqrt(lax.approx_min_k(jnp.sum((x[:, None] - y[None]) ** 2, 2), 2)[0])), normal(2, 3), normal(5, 3))
+case("newton_steps", lambda a: lax.fori_loop(0, 6, lambda _, x: (x + a / x) / 2, a), [2.5, 0.5, 9.0])
+case("normalized", lambda x: (x - jnp.mean(x)) / jnp.sqrt(jnp.mean((x - jnp.mean(x)) ** 2) + 1e-5), normal(5))
+case("perceptron", lambda x, w, b, v: jnp.sum(jnp.tanh(x @ w + b) @ v), normal(2, 3), normal(3, 4), normal(4), normal(4))
+case("rosenbrock", lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), normal(4))
+
+target = pathlib.Path(__file__).parent.parent / "tests/fixtures/derivatives.json"
+made_by = f"scripts/make-derivative-fixtures.py with jax {jax.__version__}"
+lines = []
+for name, record in cases.items():
+    fields = [f"    {json.dumps(key)}: {json.dumps(arrays)}" for key, arrays in record.items()]
+    lines.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(fields) + "\n  }")
+target.write_text(f'{{"made_by": {json.dumps(made_by)},\n"cases": {{\n' + ",\n".join(lines) + "\n}}\n")
+print(len(cases), "cases,", target.stat().st_size, "bytes")
