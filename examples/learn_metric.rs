@@ -22,8 +22,8 @@ const LEARNED: usize = 4;
 const DATABASE: usize = 1024;
 const QUERIES: usize = 256;
 const NEIGHBORS: usize = 16;
-const STEPS: usize = 50;
-const LEARNING_RATE: f32 = 0.1;
+const STEPS: usize = 60;
+const LEARNING_RATE: f32 = 0.2;
 
 fn main() -> anyhow::Result<()> {
     let matrix = |rows, columns| Shape::new(DType::F32, [rows, columns]);
