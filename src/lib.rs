@@ -75,6 +75,24 @@
 //! The choice needs no plugin: [`lower::lower`] gives it, the lowered function and its HLO for any target.
 //! [`lower::Options`] overrides it.
 //!
+//! # Batches and derivatives
+//!
+//! [`vmap`] makes of a function one for a batch, [`auto_vmap`] chooses the batch dimensions by the ranks that the
+//! function is written for; [`jvp`], [`vjp`] and [`grad`] give derivatives, through searches too. Each gives a
+//! function that can be transformed again. How they work is told in [`transform`].
+//!
+//! ```
+//! use xlann::{Array, DType, Function, Shape, grad, vmap};
+//!
+//! let norm = Function::trace("norm", &[Shape::new(DType::F32, [2])], |x| {
+//!     (&x[0] * &x[0])?.reduce_sum(&[0])?.sqrt()
+//! })?;
+//! let directions = vmap(&grad(&norm, &[0])?, 0, 0, 2)?;
+//! let points = Array::new([2, 2], &[3f32, 4.0, 0.0, 2.0])?;
+//! assert_eq!(directions.eval(&[points])?, [Array::new([2, 2], &[0.6f32, 0.8, 0.0, 1.0])?]);
+//! # Ok::<(), xlann::Error>(())
+//! ```
+//!
 //! # Nearest neighbours
 //!
 //! An [`ann::Searcher`] keeps a database on a device, compiles the search once for each of a few batch
@@ -109,6 +127,7 @@
 //! |---|---|
 //! | the root | the graph's types ([`Function`], [`Tensor`], [`Builder`]), values ([`Array`], [`Shape`], [`DType`]), [`Session`], [`Error`] |
 //! | [`lower`] | from a function to HLO for a target, and the form that approximate top-k takes |
+//! | [`transform`] | batching and derivatives |
 //! | [`hlo`] | HLO modules as messages and as text |
 //! | [`pjrt`] | plugins, and their clients, buffers and executables |
 //! | [`target`] | kinds of devices: where their plugins come from and what can be lowered for them |
@@ -145,7 +164,7 @@ pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
 #[doc(inline)]
 pub use target::Session;
-pub use transform::{grad, jvp, value_and_grad, vjp, vmap};
+pub use transform::{Tree, auto_vmap, grad, jvp, value_and_grad, vjp, vmap};
 
 pub mod ann;
 mod array;

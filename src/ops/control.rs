@@ -218,10 +218,10 @@ fn batched_results(results: Vec<Tensor>, batched: &[bool]) -> Vec<Batched> {
     results.map(|(tensor, batched)| Batched { tensor, axis: batched.then_some(0) }).collect()
 }
 
-/// A cotangent for each input, by those of the inputs where `given` says.
-fn scattered(cotangents: Vec<Tensor>, given: &[bool]) -> Vec<Option<Tensor>> {
-    let mut cotangents = cotangents.into_iter();
-    given.iter().map(|&given| if given { cotangents.next() } else { None }).collect()
+/// The tensors at the places where `given` says, and none elsewhere.
+fn scattered(tensors: Vec<Tensor>, given: &[bool]) -> Vec<Option<Tensor>> {
+    let mut tensors = tensors.into_iter();
+    given.iter().map(|&given| if given { tensors.next() } else { None }).collect()
 }
 
 impl While {
@@ -240,8 +240,8 @@ impl While {
         settle(linear, |linear| known_part(&self.body, linear, linear))
     }
 
-    /// The loop of the known part of the state. With it comes, where it was `changed`, the value at the start of
-    /// each of `count` iterations.
+    /// The last state of the loop of what is known, and of each value, stacked, what it was at the start of each
+    /// of `count` iterations; of those that the body does not change, the value itself.
     fn recorded(
         &self,
         builder: &Builder,
@@ -263,11 +263,9 @@ impl While {
             let next = index.builder().call(body, &state.iter().collect::<Vec<_>>())?;
             next.into_iter().map(Ok).chain(recorded).collect::<Result<Vec<_>>>()
         })?;
-        let mut records = last.split_off(state.len()).into_iter();
-        let residuals = state.iter().zip(&changed);
-        let residuals =
-            residuals.map(|(value, &changed)| if changed { records.next() } else { None }.unwrap_or_else(|| value.clone()));
-        let residuals = residuals.collect();
+        let records = scattered(last.split_off(state.len()), &changed);
+        let residuals = records.into_iter().zip(state);
+        let residuals = residuals.map(|(record, value)| record.unwrap_or_else(|| value.clone())).collect();
         Ok((last, residuals))
     }
 }
@@ -385,7 +383,8 @@ impl Operator for While {
         cotangents: &[Option<Tensor>],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(count) = self.trip_count else {
-            let reason = "its number of iterations is not static; Builder::fori_loop builds loops for which it is";
+            let reason = "its number of iterations is not static; \
+                          Builder::fori_loop builds loops for which it is";
             return no_rule(self.name(), "vjp", reason);
         };
         if count == 0 {
@@ -393,7 +392,8 @@ impl Operator for While {
         }
         let (known_body, linear) = self.known_body(inputs)?;
         let (body, _) = transposed(&self.body, &linear, &linear, &linear)?;
-        let seeds = cotangents.iter().zip(&rule.outputs).map(|(cotangent, shape)| rule.cotangent(cotangent, shape));
+        let seeds = cotangents.iter().zip(&rule.outputs);
+        let seeds = seeds.map(|(cotangent, shape)| rule.cotangent(cotangent, shape));
         let seeds = chosen(&seeds.collect::<Result<Vec<_>>>()?, &linear);
         let changed = changed(&known_body);
         let state: Vec<&Tensor> = seeds.iter().chain(residuals).collect();

@@ -277,8 +277,12 @@ fn by_operand(derivative: &Function, active: &[bool]) -> Result<Function> {
     let count = active.len();
     let shapes = derivative.parameter_shapes();
     let tangents = (shapes.len() - 2 * count) / 2;
-    // Of each accumulated value or element, its place among the derivative's parameters.
-    let half = |index: usize| (index * count..(index + 1) * count).chain(2 * count + index * tangents..2 * count + (index + 1) * tangents);
+    // The places of one half among the derivative's parameters: all values, then all tangents.
+    let half = |index: usize| {
+        let values = index * count..(index + 1) * count;
+        let first = 2 * count + index * tangents;
+        values.chain(first..first + tangents)
+    };
     let places: Vec<usize> = half(0).chain(half(1)).collect();
     let ordered: Vec<Shape> = places.iter().map(|&place| shapes[place].clone()).collect();
     Function::trace(derivative.name(), &ordered, |x| {
