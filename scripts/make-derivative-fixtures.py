@@ -259,8 +259,9 @@ case("fori_loop_without_iterations", lambda x: lax.fori_loop(0, 0, lambda i, s: 
 cond = lambda p, x, y: lax.cond(p, lambda x, y: (x * y, x), lambda x, y: (jnp.sin(x), y), x, y)
 case("cond_true", cond, True, normal(2), normal(2))
 case("cond_false", cond, False, normal(2), normal(2))
-for branch in range(3):
-    case(f"switch_{branch}", lambda i, x: lax.switch(i, [lambda x: x * x, jnp.exp, jnp.ones_like], x), branch, normal(2))
+branches = [lambda x: x * x, jnp.exp, jnp.ones_like]
+for index in range(3):
+    case(f"switch_{index}", lambda i, x: lax.switch(i, branches, x), index, normal(2))
 
 # Functions of several operators.
 case("softmax", lambda x: jax.nn.softmax(x, 1), grid)
@@ -276,7 +277,8 @@ case("nearest_loss", nearest, normal(2, 3), normal(5, 3))
 case("newton_steps", lambda a: lax.fori_loop(0, 6, lambda _, x: (x + a / x) / 2, a), [2.5, 0.5, 9.0])
 centred = lambda x: x - jnp.mean(x)
 case("normalized", lambda x: centred(x) / jnp.sqrt(jnp.mean(centred(x) ** 2) + 1e-5), normal(5))
-case("perceptron", lambda x, w, b, v: jnp.sum(jnp.tanh(x @ w + b) @ v), normal(2, 3), normal(3, 4), normal(4), normal(4))
+perceptron = lambda x, w, b, v: jnp.sum(jnp.tanh(x @ w + b) @ v)
+case("perceptron", perceptron, normal(2, 3), normal(3, 4), normal(4), normal(4))
 case("rosenbrock", lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), normal(4))
 
 target = pathlib.Path(__file__).parent.parent / "tests/fixtures/derivatives.json"
