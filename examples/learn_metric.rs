@@ -22,8 +22,8 @@ const LEARNED: usize = 4;
 const DATABASE: usize = 1024;
 const QUERIES: usize = 256;
 const NEIGHBORS: usize = 16;
-const STEPS: usize = 60;
-const LEARNING_RATE: f32 = 0.2;
+const STEPS: usize = 50;
+const LEARNING_RATE: f32 = 0.1;
 
 fn main() -> anyhow::Result<()> {
     let matrix = |rows, columns| Shape::new(DType::F32, [rows, columns]);
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     let mut random = Random(1);
     let database = points(&mut random, DATABASE)?;
     let [train, test] = [points(&mut random, QUERIES)?, points(&mut random, QUERIES)?];
-    let of = |map: &Array, queries: &[Array; 2]| [&[map.clone()], &database[..], queries].concat();
+    let of = |map: &Array, queries: &[Array; 2]| [std::slice::from_ref(map), &database[..], queries].concat();
     let start: Vec<f32> = (0..DIM * LEARNED).map(|_| 0.1 * random.normal()).collect();
     let mut map = Array::new([DIM, LEARNED], &start)?;
 
@@ -97,8 +97,10 @@ fn loss(
     Ok((loss, (first.reduce_sum(&[0, 1])? / QUERIES as f32)?))
 }
 
+type Run = Box<dyn Fn(&[Array]) -> Result<Vec<Array>>>;
+
 /// What runs the function: a CPU plugin, or the interpreter where none is installed.
-fn compiled(function: &Function) -> Result<Box<dyn Fn(&[Array]) -> Result<Vec<Array>>>> {
+fn compiled(function: &Function) -> Result<Run> {
     match Session::cpu() {
         Ok(session) => {
             let executable = session.compile(function)?;

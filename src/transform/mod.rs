@@ -3,6 +3,7 @@
 //! | transform | gives a function that |
 //! |---|---|
 //! | [`vmap`] | does for each element of a batch what the function does for one |
+//! | [`auto_vmap`](auto_vmap()) | the same, choosing the batch dimensions by the ranks that it is written for |
 //! | [`jvp`] | also gives the derivative in a direction |
 //! | [`vjp`] | also takes derivatives of something by the results to those by the parameters |
 //! | [`grad`], [`value_and_grad`] | gives the gradient of a function of one scalar |

@@ -4,7 +4,6 @@
 //! not depend on them, then walks the equations that do backwards: each turns cotangents of its outputs into
 //! cotangents of its linear inputs.
 
-use crate::ops::Op;
 use crate::transform::zeros;
 use crate::{Builder, Function, Result, Shape, Tensor};
 
@@ -50,8 +49,6 @@ impl Part {
 /// What the transpose rule of an operator works with.
 pub(crate) struct Transposition<'a> {
     pub(crate) builder: &'a Builder,
-    /// The operator.
-    pub(crate) op: &'a Op,
     /// The shapes of its outputs.
     pub(crate) outputs: Vec<Shape>,
 }
@@ -107,7 +104,7 @@ impl<'a> Tape<'a> {
                 return Ok(outputs.into_iter().map(Part::Known).collect());
             }
             let outputs = equation.outputs().iter().map(|&var| function.shape(var).clone()).collect();
-            let rule = Transposition { builder, op: &equation.op, outputs };
+            let rule = Transposition { builder, outputs };
             let partial = equation.op.rules().partial(&rule, inputs)?;
             records.push((current, inputs.to_vec(), partial.residuals));
             Ok(partial.outputs)
@@ -132,7 +129,7 @@ impl<'a> Tape<'a> {
                 continue;
             }
             let outputs = equation.outputs().iter().map(|&var| function.shape(var).clone()).collect();
-            let rule = Transposition { builder: self.builder, op: &equation.op, outputs };
+            let rule = Transposition { builder: self.builder, outputs };
             let terms = equation.op.rules().transpose(&rule, inputs, residuals, &cotangents)?;
             for ((var, input), term) in equation.inputs().iter().zip(inputs).zip(terms) {
                 if input.is_linear() {
