@@ -294,16 +294,16 @@ impl Operator for DotGeneral {
             ((batch.len()..split).collect(), (split..cotangent.rank()).collect());
         match (inputs[0].known(), inputs[1].known()) {
             (None, Some(rhs)) => {
-                // Its dimensions are the batch ones, those of lhs, and the contracting ones in their order in rhs.
+                // The contracting dimensions stand in their order in rhs.
                 let product = cotangent.dot_general(rhs, (&of_rhs, &rhs_free), (&batch, &self.rhs_batch))?;
                 let contracting = paired(&self.rhs_contracting, &self.lhs_contracting);
                 let places = [self.lhs_batch.as_slice(), &lhs_free, &contracting].concat();
                 Ok(vec![Some(placed(product, &places)?), None])
             }
             (Some(lhs), None) => {
-                let product = cotangent.dot_general(lhs, (&of_lhs, &lhs_free), (&batch, &self.lhs_batch))?;
+                let product = lhs.dot_general(cotangent, (&lhs_free, &of_lhs), (&self.lhs_batch, &batch))?;
                 let contracting = paired(&self.lhs_contracting, &self.rhs_contracting);
-                let places = [self.rhs_batch.as_slice(), &rhs_free, &contracting].concat();
+                let places = [self.rhs_batch.as_slice(), &contracting, &rhs_free].concat();
                 Ok(vec![None, Some(placed(product, &places)?)])
             }
             _ => no_rule(self.name(), "vjp", "both operands are linear"),

@@ -108,6 +108,9 @@ impl Tensor {
     /// A window that would reach over an edge is dropped as a whole, as XLA does. Where several updates fall on
     /// one element, they are combined in any order: which one a [`ScatterKind::Set`] leaves is open.
     ///
+    /// Derivatives are those of the update that is left, and of a maximum or a minimum the mean of those of all
+    /// that are equal to it, the operand's element among them.
+    ///
     /// # Errors
     /// Where the indices are not integers, the updates are of another dtype, the kind does not take it, the
     /// dimensions do not fit the shapes or one another, or the indices place nothing: a scalar has no place to

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::graph::{Builder, Convention, Function, Tensor};
 use crate::hlo;
+use crate::ops::scatter::ScatterKind;
 use crate::ops::{Operator, others, signature};
 use crate::shape::{Dims, offsets};
 use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule};
@@ -314,7 +315,8 @@ impl Operator for Sort {
         Ok(Partial { outputs: outputs.collect(), residuals: places })
     }
 
-    /// A sort by the places that they came from brings the elements back.
+    /// Cotangents go back to the places that the elements came from. On XLA:CPU a scatter takes them there in a
+    /// fraction of the time of a sort by the places.
     fn transpose(
         &self,
         rule: &Transposition,
@@ -322,12 +324,12 @@ impl Operator for Sort {
         residuals: &[Tensor],
         cotangents: &[Option<Tensor>],
     ) -> Result<Vec<Option<Tensor>>> {
-        let operands: Vec<&Tensor> = residuals.iter().chain(cotangents.iter().flatten()).collect();
-        let dtypes: Vec<DType> = operands.iter().map(|operand| operand.dtype()).collect();
-        let comparator = ascending(&dtypes)?;
-        let sorted = rule.builder.sort_by(&operands, self.dimension as isize, false, comparator)?;
-        let mut sorted = sorted.into_iter().skip(residuals.len());
-        Ok(cotangents.iter().map(|cotangent| cotangent.as_ref().and_then(|_| sorted.next())).collect())
+        let axis = self.dimension as isize;
+        let back = |cotangent: &Tensor| {
+            let zeros = rule.zeros(cotangent.shape())?;
+            zeros.scatter_along_axis(&residuals[0], cotangent, axis, ScatterKind::Add)
+        };
+        cotangents.iter().map(|cotangent| cotangent.as_ref().map(back).transpose()).collect()
     }
 }
 

@@ -4,10 +4,32 @@
 #[path = "../runner/mod.rs"]
 pub mod runner;
 
+use std::cell::Cell;
+
 use xlann::{Array, DType, Function, Shape, Tensor, jvp, vjp, vmap};
 
 /// The size of the batches.
 const BATCH: usize = 3;
+
+thread_local! {
+    static INTERPRETED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Requires what `checks` does of the interpreter alone: compiling each case of a property takes long.
+pub fn interpreted(checks: impl FnOnce()) {
+    INTERPRETED.set(true);
+    checks();
+    INTERPRETED.set(false);
+}
+
+/// As [`runner::run`], but for what is [`interpreted`].
+fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
+    if !INTERPRETED.get() {
+        return runner::run(function, arguments);
+    }
+    function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"))
+}
 
 /// Arrays of equal shapes as one, along a new dimension `axis`.
 pub fn stack(arrays: &[Array], axis: usize) -> Array {
@@ -88,7 +110,7 @@ pub fn vmap_matches(function: &Function, arguments: impl Fn(u64) -> Vec<Array>) 
             .unwrap_or_else(|problem| panic!("{axes:?}: {problem}\n{function}"));
         batched.check().unwrap_or_else(|problem| panic!("{axes:?}: {problem}\n{function}\n{batched}"));
         let results = if number == 0 || number == compiled {
-            runner::run(&batched, &stacked)
+            run(&batched, &stacked)
         } else {
             batched.eval(&stacked).unwrap_or_else(|problem| panic!("{axes:?}: {problem}\n{batched}"))
         };
@@ -134,7 +156,7 @@ pub fn jvp_matches(function: &Function, arguments: &[Array], wrt: &[usize]) {
         .map(|(&index, seed)| runner::random(arguments[index].shape().clone(), seed))
         .collect();
     let derivative = jvp(function, wrt).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
-    let results = runner::run(&derivative, &[arguments, &directions].concat());
+    let results = run(&derivative, &[arguments, &directions].concat());
     let primal = function.eval(arguments).unwrap();
     assert_eq!(results[..primal.len()], primal, "{function}\n{derivative}");
     let after = function.eval(&moved(arguments, wrt, &directions, step)).unwrap();
@@ -169,7 +191,7 @@ pub fn vjp_matches(function: &Function, arguments: &[Array], wrt: &[usize]) {
     let forward = jvp(function, wrt).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     let tangents = forward.eval(&[arguments, &directions].concat()).unwrap().split_off(primal.len());
     let reverse = vjp(function, wrt).unwrap_or_else(|problem| panic!("{problem}\n{function}\n{forward}"));
-    let results = runner::run(&reverse, &[arguments, &cotangents].concat());
+    let results = run(&reverse, &[arguments, &cotangents].concat());
     assert_eq!(results[..primal.len()], primal, "{function}\n{reverse}");
     let dot = |xs: &[Array], ys: &[Array]| -> f64 {
         assert_eq!(xs.len(), ys.len());
