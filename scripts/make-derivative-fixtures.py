@@ -12,7 +12,8 @@ recorded. An array is a text, its shape and then its elements, each as the short
     hvp       those of vjp, differentiated in the direction of the tangents (forward over reverse)
     vhp       those of vjp, transposed and applied to the tangents (reverse over reverse)
 
-Of a floating scalar, the cotangent is 1, and vjp is the gradient. Where JAX has no reverse derivative, there is jvp only.
+Of a floating scalar, the cotangent is 1, and vjp is the gradient. Where JAX has no reverse derivative, there is jvp
+only.
 """
 
 import json
@@ -133,8 +134,9 @@ case("pow_of_negative", lax.pow, [-2.0, -1.5, -3.0], [3.0, -2.0, 0.0])
 case("pow_of_0", lax.pow, [0.0, 0.0, 0.0], [2.0, 1.0, 3.5])
 case("pow_0_of_0", lax.pow, [0.0], [0.0])
 case("pow_negative_of_0", lax.pow, [0.0], [-1.0])
-for power in [0, 1, 2, 3, -2]:
-    case(f"power_{power}".replace("-", "minus_"), lambda x: lax.integer_pow(x, power), [-2.0, 0.5, 0.0][: 3 if power >= 0 else 2])
+for power in [0, 1, 2, 3]:
+    case(f"power_{power}", lambda x: lax.integer_pow(x, power), [-2.0, 0.5, 0.0])
+case("power_minus_2", lambda x: lax.integer_pow(x, -2), [-2.0, 0.5])
 
 # Choices.
 # JAX does not differentiate by scalar bounds.
@@ -160,20 +162,23 @@ case("pad", lambda x, p: lax.pad(x * x, p * p, [(1, -1, 1), (-1, 2, 0)]), grid, 
 case("pad_all_negative", lambda x, p: lax.pad(x * p, p, [(-2, -1, 2)]), normal(4), 0.5)
 case("dynamic_slice", lambda x, i, j: lax.dynamic_slice(x * x, (i, j), (2, 2)), grid, 1, 1)
 case("dynamic_slice_clamped", lambda x, i: lax.dynamic_slice(x * x, (i,), (3,)), normal(5), 9)
-case("dynamic_update_slice", lambda x, u, i: lax.dynamic_update_slice(x * x, u * u, (i,)), normal(5), normal(2), 1)
-case("dynamic_update_slice_clamped", lambda x, u, i: lax.dynamic_update_slice(x * x, u * u, (i,)), normal(5), normal(2), 9)
+update = lambda x, u, i: lax.dynamic_update_slice(x * x, u * u, (i,))
+case("dynamic_update_slice", update, normal(5), normal(2), 1)
+case("dynamic_update_slice_clamped", update, normal(5), normal(2), 9)
 
 # Contractions.
 case("dot", jnp.dot, normal(3), normal(3))
 case("matmul", jnp.matmul, normal(2, 3), normal(3, 4))
-case("dot_general", lambda x, y: lax.dot_general(x, y, (([1, 3], [0, 2]), ([2], [3]))), normal(3, 2, 2, 3), normal(2, 2, 3, 2))
+dimensions = (([1, 3], [0, 2]), ([2], [3]))
+case("dot_general", lambda x, y: lax.dot_general(x, y, dimensions), normal(3, 2, 2, 3), normal(2, 2, 3, 2))
 case("outer", lambda x, y: lax.dot_general(x, y, (([], []), ([], []))), normal(2), normal(3))
 
-# Reductions. A negative axis keeps lax's positive ones apart from NumPy's.
+# Reductions.
 case("reduce_sum", lambda x: jnp.sum(x * x, 1), grid)
 case("mean", lambda x: jnp.mean(x * x), grid)
 case("reduce_prod", lambda x: jnp.prod(x, 1), grid)
-case("reduce_prod_with_zeros", lambda x: jnp.prod(x, 1), [[2.0, 0.0, -3.0], [0.0, 5.0, 0.0], [1.5, 2.0, -0.5], [0.0, 0.0, 0.0]])
+zeros = [[2.0, 0.0, -3.0], [0.0, 5.0, 0.0], [1.5, 2.0, -0.5], [0.0, 0.0, 0.0]]
+case("reduce_prod_with_zeros", lambda x: jnp.prod(x, 1), zeros)
 case("reduce_prod_of_all", jnp.prod, [[2.0, 0.0], [-3.0, 1.5]])
 ties = [[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [5.0, 1.0, 0.0]]
 case("reduce_max", lambda x: jnp.max(x * x, 1), ties)
@@ -183,9 +188,12 @@ case("argmax", lambda x: (jnp.argmax(x, 1).astype(jnp.int32), x), ties)
 case("logsumexp", lambda x: jax.nn.logsumexp(x, 1), grid)
 turn = lambda a, b: (a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0])
 case("reduce", lambda x, y: lax.reduce((x, y), (1.0, 0.0), turn, (1,)), normal(2, 3), normal(2, 3))
-case("reduce_window_sum", lambda x: lax.reduce_window(x * x, 0.0, lax.add, (2, 3), (1, 2), [(1, 0), (0, 1)]), grid)
-case("reduce_window_max", lambda x: lax.reduce_window(x * x, -inf, lax.max, (2, 2), (1, 2), "VALID"), grid)
-case("reduce_window_max_of_ties", lambda x: lax.reduce_window(x * x, -inf, lax.max, (3,), (1,), "VALID"), [2.0, 2.0, 1.0, 1.0, 2.0, -2.0])
+window = lambda init, reducer, *shape: lambda x: lax.reduce_window(x * x, init, reducer, *shape)
+case("reduce_window_sum", window(0.0, lax.add, (2, 3), (1, 2), [(1, 0), (0, 1)]), grid)
+case("reduce_window_max", window(-inf, lax.max, (2, 2), (1, 2), "VALID"), grid)
+tied = [2.0, 2.0, 1.0, 1.0, 2.0, -2.0]
+case("reduce_window_max_of_ties", window(-inf, lax.max, (3,), (1,), "VALID"), tied)
+case("reduce_window_min_of_ties", window(inf, lax.min, (3,), (1,), "VALID"), tied)
 case("cumsum", lambda x: lax.cumsum(x * x, 1), grid)
 case("cumprod", lambda x: lax.cumprod(x, 0), [2.0, -1.5, 0.5, 3.0])
 case("cummax", lambda x: lax.cummax(x, 0), [2.0, -1.5, 3.5, 3.0])
@@ -194,7 +202,8 @@ case("cumlogsumexp", lambda x: lax.cumlogsumexp(x, 0), [2.0, -1.5, 3.5, 3.0])
 # Order.
 keys = [[3.0, 1.0, 2.0, 1.0], [0.5, -0.5, 0.0, 2.5]]
 case("sort", lambda x: lax.sort(x * x, dimension=1), keys)
-case("sort_operands", lambda k, v, i: lax.sort((k, v * k, i), dimension=1, num_keys=1), keys, normal(2, 4), [[0, 1, 2, 3]] * 2)
+by_first = lambda k, v, i: lax.sort((k, v * k, i), dimension=1, num_keys=1)
+case("sort_operands", by_first, keys, normal(2, 4), [[0, 1, 2, 3]] * 2)
 case("sort_columns", lambda k, v: lax.sort((k, v), dimension=0, num_keys=1), normal(3, 2), normal(3, 2))
 case("top_k", lambda x: lax.top_k(x * x, 2), keys)
 for shape in [(4,), (5, 5), (2, 1, 4)]:
@@ -207,23 +216,29 @@ case("approx_max_k_columns", lambda x: lax.approx_max_k(jnp.sin(x), 2, reduction
 
 # Gather and scatter.
 rows = lax.GatherDimensionNumbers(offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0,))
-case("gather", lambda x, i: lax.gather(x * x, i, rows, (1, 2), mode="clip"), normal(4, 2), [[3], [0], [3]])
-case("gather_clamped", lambda x, i: lax.gather(x * x, i, rows, (1, 2), mode="clip"), normal(4, 2), [[-5], [9], [3]])
+take_rows = lambda x, i: lax.gather(x * x, i, rows, (1, 2), mode="clip")
+case("gather", take_rows, normal(4, 2), [[3], [0], [3]])
+case("gather_clamped", take_rows, normal(4, 2), [[-5], [9], [3]])
 windows = lax.GatherDimensionNumbers(offset_dims=(0, 2), collapsed_slice_dims=(), start_index_map=(1, 0))
-case("gather_windows", lambda x, i: lax.gather(x * x, i, windows, (2, 2), mode="clip"), grid, [[0, 0], [1, 1], [9, 1]])
+take_windows = lambda x, i: lax.gather(x * x, i, windows, (2, 2), mode="clip")
+case("gather_windows", take_windows, grid, [[0, 0], [1, 1], [9, 1]])
 along = lambda x, i: jnp.take_along_axis(x * x, i, 1, mode="clip")
 case("take_along_axis", along, grid, [[0, 3], [2, 2], [1, 0]])
-places = lax.ScatterDimensionNumbers(update_window_dims=(1,), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,))
-drop = lax.GatherScatterMode.FILL_OR_DROP
-case("scatter_add", lambda x, i, u: lax.scatter_add(x * x, i, u * u, places, mode=drop), normal(4, 2), [[3], [0], [3]], normal(3, 2))
-case("scatter_add_dropped", lambda x, i, u: lax.scatter_add(x * x, i, u * u, places, mode=drop), normal(4, 2), [[-1], [4], [3]], normal(3, 2))
-unique = lambda x, i, u: lax.scatter(x * x, i, u * u, places, mode=drop, unique_indices=True)
-case("scatter_set", unique, normal(4, 2), [[3], [0]], normal(2, 2))
-case("scatter_set_dropped", unique, normal(4, 2), [[7], [0]], normal(2, 2))
-case("scatter_max", lambda x, i, u: lax.scatter_max(x * x, i, u * u, places, mode=drop), normal(4, 2), [[3], [0], [3]], normal(3, 2))
+
+
+def scatter(kind, **options):
+    dims = lax.ScatterDimensionNumbers((1,), (0,), (0,))
+    return lambda x, i, u: kind(x * x, i, u * u, dims, mode=lax.GatherScatterMode.FILL_OR_DROP, **options)
+
+
+case("scatter_add", scatter(lax.scatter_add), normal(4, 2), [[3], [0], [3]], normal(3, 2))
+case("scatter_add_dropped", scatter(lax.scatter_add), normal(4, 2), [[-1], [4], [3]], normal(3, 2))
+case("scatter_set", scatter(lax.scatter, unique_indices=True), normal(4, 2), [[3], [0]], normal(2, 2))
+case("scatter_set_dropped", scatter(lax.scatter, unique_indices=True), normal(4, 2), [[7], [0]], normal(2, 2))
+case("scatter_max", scatter(lax.scatter_max), normal(4, 2), [[3], [0], [3]], normal(3, 2))
 tied = [[3], [0], [3], [1]], [[2.0, 1.0], [1.0, 3.0], [2.0, 1.5], [0.5, 4.0]]
-case("scatter_max_of_ties", lambda x, i, u: lax.scatter_max(x * x, i, u * u, places, mode=drop), [[1.0, 3.0], [1.0, 4.0], [1.0, 1.0], [1.0, 1.5]], *tied)
-case("scatter_min_of_ties", lambda x, i, u: lax.scatter_min(x * x, i, u * u, places, mode=drop), [[1.0, 3.0], [1.0, 4.0], [1.0, 1.0], [2.0, 1.5]], *tied)
+case("scatter_max_of_ties", scatter(lax.scatter_max), [[1.0, 3.0], [1.0, 4.0], [1.0, 1.0], [1.0, 1.5]], *tied)
+case("scatter_min_of_ties", scatter(lax.scatter_min), [[1.0, 3.0], [1.0, 4.0], [1.0, 1.0], [2.0, 1.5]], *tied)
 
 # Control flow.
 def newton(a):
@@ -233,25 +248,37 @@ def newton(a):
 
 
 case("while_loop", newton, 2.5, reverse=False)
-case("while_loop_without_iterations", lambda x: lax.while_loop(lambda s: s > 1e9, lambda s: s * s, x * x), 1.5, reverse=False)
-case("fori_loop", lambda x, y: lax.fori_loop(0, 5, lambda i, s: (jnp.sin(s[0]) * s[1] + i, s[1]), (x, y))[0], normal(3), normal(3))
-case("fori_loop_rows", lambda x, w: lax.fori_loop(0, 3, lambda i, s: jnp.tanh(s @ w + lax.dynamic_index_in_dim(x, i, 0, False)), jnp.zeros(2)), normal(3, 2), normal(2, 2))
+squared = lambda x: lax.while_loop(lambda s: s > 1e9, lambda s: s * s, x * x)
+case("while_loop_without_iterations", squared, 1.5, reverse=False)
+step = lambda i, s: (jnp.sin(s[0]) * s[1] + i, s[1])
+case("fori_loop", lambda x, y: lax.fori_loop(0, 5, step, (x, y))[0], normal(3), normal(3))
+row = lambda x, i: lax.dynamic_index_in_dim(x, i, 0, False)
+recurrent = lambda x, w: lax.fori_loop(0, 3, lambda i, s: jnp.tanh(s @ w + row(x, i)), jnp.zeros(2))
+case("fori_loop_rows", recurrent, normal(3, 2), normal(2, 2))
 case("fori_loop_without_iterations", lambda x: lax.fori_loop(0, 0, lambda i, s: s * s, x * x), normal(2))
-for flag in [True, False]:
-    case(f"cond_{flag}".lower(), lambda p, x, y: lax.cond(p, lambda x, y: (x * y, x), lambda x, y: (jnp.sin(x), y), x, y), flag, normal(2), normal(2))
-for branch in range(3):
-    case(f"switch_{branch}", lambda i, x: lax.switch(i, [lambda x: x * x, jnp.exp, jnp.ones_like], x), branch, normal(2))
+cond = lambda p, x, y: lax.cond(p, lambda x, y: (x * y, x), lambda x, y: (jnp.sin(x), y), x, y)
+case("cond_true", cond, True, normal(2), normal(2))
+case("cond_false", cond, False, normal(2), normal(2))
+branches = [lambda x: x * x, jnp.exp, jnp.ones_like]
+for index in range(3):
+    case(f"switch_{index}", lambda i, x: lax.switch(i, branches, x), index, normal(2))
 
 # Functions of several operators.
 case("softmax", lambda x: jax.nn.softmax(x, 1), grid)
-labels = [2, 0, 3]
-case("cross_entropy", lambda x, i: -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x, 1), i[:, None], 1)), grid, labels)
-case("l2_distances", lambda x, y: jnp.sum((x[:, None] - y[None]) ** 2, 2), normal(2, 3), normal(4, 3))
-case("l2_distances_by_products", lambda x, y: jnp.sum(x * x, 1)[:, None] - 2 * x @ y.T + jnp.sum(y * y, 1)[None], normal(2, 3), normal(4, 3))
-case("nearest_loss", lambda x, y: jnp.sum(jnp.sqrt(lax.approx_min_k(jnp.sum((x[:, None] - y[None]) ** 2, 2), 2)[0])), normal(2, 3), normal(5, 3))
+picked = lambda x, i: jnp.take_along_axis(jax.nn.log_softmax(x, 1), i[:, None], 1)
+case("cross_entropy", lambda x, i: -jnp.mean(picked(x, i)), grid, [2, 0, 3])
+distances = lambda x, y: jnp.sum((x[:, None] - y[None]) ** 2, 2)
+case("l2_distances", distances, normal(2, 3), normal(4, 3))
+norms = lambda x: jnp.sum(x * x, 1)
+by_products = lambda x, y: norms(x)[:, None] - 2 * x @ y.T + norms(y)[None]
+case("l2_distances_by_products", by_products, normal(2, 3), normal(4, 3))
+nearest = lambda x, y: jnp.sum(jnp.sqrt(lax.approx_min_k(distances(x, y), 2)[0]))
+case("nearest_loss", nearest, normal(2, 3), normal(5, 3))
 case("newton_steps", lambda a: lax.fori_loop(0, 6, lambda _, x: (x + a / x) / 2, a), [2.5, 0.5, 9.0])
-case("normalized", lambda x: (x - jnp.mean(x)) / jnp.sqrt(jnp.mean((x - jnp.mean(x)) ** 2) + 1e-5), normal(5))
-case("perceptron", lambda x, w, b, v: jnp.sum(jnp.tanh(x @ w + b) @ v), normal(2, 3), normal(3, 4), normal(4), normal(4))
+centred = lambda x: x - jnp.mean(x)
+case("normalized", lambda x: centred(x) / jnp.sqrt(jnp.mean(centred(x) ** 2) + 1e-5), normal(5))
+perceptron = lambda x, w, b, v: jnp.sum(jnp.tanh(x @ w + b) @ v)
+case("perceptron", perceptron, normal(2, 3), normal(3, 4), normal(4), normal(4))
 case("rosenbrock", lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), normal(4))
 
 target = pathlib.Path(__file__).parent.parent / "tests/fixtures/derivatives.json"

@@ -179,9 +179,9 @@ fn two_stage(rows: &Tensor, carried: &[Tensor], count: usize, op: &ApproxTopK) -
     let arrange = |rows: &Tensor, filler: &Tensor| {
         rows.pad(filler, &[0, 0], &[0, missing], &[0, 0])?.reshape(&[batch, depth, buckets])
     };
-    // XLA reduces no floats of different dtypes together; each is in the widest as it is in its own.
-    let widest = carried.iter().map(Tensor::dtype).chain([rows.dtype(), DType::F32]).filter(|d| d.is_float());
-    let widest = widest.max_by_key(|dtype| dtype.size()).unwrap_or(DType::F32);
+    // XLA reduces no floats of different dtypes together; a wider one holds them as they are.
+    let has_f64 = std::iter::once(rows).chain(carried).any(|rows| rows.dtype() == DType::F64);
+    let widest = if has_f64 { DType::F64 } else { DType::F32 };
     let widen = |rows: &Tensor| if rows.dtype().is_float() { rows.convert(widest) } else { Ok(rows.clone()) };
     let wide = signed(&widen(rows)?, op.direction)?;
     let values = arrange(&wide, &f64::NAN.tensor(&wide)?)?;
@@ -195,19 +195,11 @@ fn two_stage(rows: &Tensor, carried: &[Tensor], count: usize, op: &ApproxTopK) -
         operands.push(arrange(&carried, &zero)?);
         inits.push(zero);
     }
-    let scalars: Vec<Shape> = inits.iter().map(|init| init.shape().clone()).collect();
-    let reducer = Function::trace("better", &[&scalars[..], &scalars[..]].concat(), |x| {
-        let (old, new) = x.split_at(scalars.len());
-        // The first value that is no NaN replaces the initial one, which it may equal.
-        let first = (old[1].less(0)? & new[0].equal(&new[0])?)?;
-        let better = (new[0].greater(&old[0])? | first)?;
-        new.iter().zip(old).map(|(new, old)| better.select(new, old)).collect::<Result<Vec<_>>>()
-    })?;
     let mut winners = builder.reduce(
         &operands.iter().collect::<Vec<_>>(),
         &inits.iter().collect::<Vec<_>>(),
         &[1],
-        reducer,
+        better(&inits)?,
     )?;
     for (winner, carried) in winners[2..].iter_mut().zip(carried) {
         *winner = winner.convert(carried.dtype())?;
@@ -232,6 +224,19 @@ fn two_stage(rows: &Tensor, carried: &[Tensor], count: usize, op: &ApproxTopK) -
     };
     results[0] = restore(&results[0])?;
     without_nan(rows, carried, op.direction, results)
+}
+
+/// The reducer that keeps the greater of two values and what comes with it: its index, which is negative where it is
+/// the initial one, and what is carried.
+fn better(inits: &[Tensor]) -> Result<Function> {
+    let scalars: Vec<Shape> = inits.iter().map(|init| init.shape().clone()).collect();
+    Function::trace("better", &[&scalars[..], &scalars[..]].concat(), |x| {
+        let (old, new) = x.split_at(scalars.len());
+        // The first value that is no NaN replaces the initial one, which it may equal.
+        let first = (old[1].less(0)? & new[0].equal(&new[0])?)?;
+        let better = (new[0].greater(&old[0])? | first)?;
+        new.iter().zip(old).map(|(new, old)| better.select(new, old)).collect::<Result<Vec<_>>>()
+    })
 }
 
 /// The number of buckets of the two-stage form: the least that meets the recall target, or up to twice that

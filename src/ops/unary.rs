@@ -190,7 +190,7 @@ impl Unary {
         let product = match self {
             // At 0 it is 1, as JAX's.
             Unary::Abs => t * x.greater_equal(0)?.select(&x.full_like(1)?, -1),
-            // The cube root's is infinite at 0, where x and y are both 0.
+            // From y alone, for the slope is infinite at 0, where y / x is NaN.
             Unary::Cbrt => t * (y.pow(-2)? / 3),
             Unary::Cos => -(t * x.sin())?,
             Unary::Erf => t * ((-(x * x)?)?.exp()? * std::f64::consts::FRAC_2_SQRT_PI),

@@ -123,9 +123,9 @@
 //!
 //! # Which operator has which rule
 //!
-//! Each transform goes through an operator with its rule (`yes`); with none, as its derivative is `zero` or nothing
-//! in it floats; or not at all, for the reason that stands here and in [`Error::NoRule`]. Where there are several
-//! entries, the operator's parameters decide.
+//! A rule stands in the operator's own file. With `yes`, the transform goes through; with `zero`, it does as well,
+//! and there is no derivative, since the operator rounds, compares, or takes or gives no floats. Anything else is
+//! why it does not, as [`Error::NoRule`] tells. Where there are several entries, the operator's parameters decide.
 //!
 #![doc = include_str!("rules.md")]
 
