@@ -67,8 +67,8 @@ pub enum Tangent {
     /// They are operands of the search, which carries them along: there is no gather. The blocks form
     /// ([`Form::Blocks`](crate::lower::Form::Blocks)) cannot do that.
     ///
-    /// On the CPU this is slower: by a factor of 9.5 for k = 10 of f32[128,100000], 5.6 for k = 10 of f32[16,4096]
-    /// and 4.3 for k = 100 of f32[128,1000], or 1.3 where both take the two-stage form, for the first of these
+    /// On the CPU this is slower: by a factor of 9.5 for k = 10 of `f32[128,100000]`, 5.6 for k = 10 of `f32[16,4096]`
+    /// and 4.3 for k = 100 of `f32[128,1000]`, or 1.3 where both take the two-stage form, for the first of these
     /// (`cargo bench -- derivative`). It is for targets on which a gather costs more than another operand of the
     /// search.
     Carried,
