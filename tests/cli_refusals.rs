@@ -305,7 +305,7 @@ fn a_full_device_as_standard_output_is_a_failure() {
 }
 
 #[test]
-fn an_interrupt_leaves_every_file_as_it_was() {
+fn a_run_that_is_ended_leaves_every_file_as_it_was() {
     if common::session().is_none() {
         return;
     }
@@ -315,9 +315,10 @@ fn an_interrupt_leaves_every_file_as_it_was() {
     for wait in [50, 1500] {
         let mut child = folder.command(&words).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(wait));
-        let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        // Not SIGINT, which a shell has the tests ignore that it runs in the background.
+        let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
         assert!(kill.unwrap().success());
-        assert_eq!(child.wait().unwrap().signal(), Some(2));
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
         assert_eq!(folder.listing(), before);
     }
 }
