@@ -212,7 +212,11 @@ impl ApproxTopK {
         let planned = self.partial_reduction(operand)?.size;
         // With an override, XLA's formula rounds a small operand's size up past it, and XLA then leaves the
         // operand as it is.
-        Ok(if self.aggregate_to_topk { self.k } else { planned.min(operand.dims()[self.reduction_dimension]) })
+        Ok(if self.aggregate_to_topk {
+            self.k
+        } else {
+            planned.min(operand.dims()[self.reduction_dimension])
+        })
     }
 
     /// The partial reduction by XLA's formula; it refuses what the operator does not take.
@@ -250,7 +254,8 @@ impl ApproxTopK {
         operand: &Tensor,
         carried: &[Option<&Tensor>],
     ) -> Result<(Tensor, Tensor, Vec<Option<Tensor>>)> {
-        let inputs: Vec<&Tensor> = std::iter::once(operand).chain(carried.iter().copied().flatten()).collect();
+        let inputs: Vec<&Tensor> =
+            std::iter::once(operand).chain(carried.iter().copied().flatten()).collect();
         let mut outputs = operand.builder().push(self.clone(), &inputs)?;
         let found = outputs.split_off(2);
         let (values, indices) = pair(self.name(), outputs)?;
@@ -289,7 +294,12 @@ impl Operator for ApproxTopK {
         };
         if let Some(index) = carried.iter().position(|carried| carried.dims() != operand.dims()) {
             let expected = format!("of sizes {}, as the operand", Dims(operand.dims()));
-            return Err(Error::argument(self.name(), format!("carried operand {index}"), expected, carried[index]));
+            return Err(Error::argument(
+                self.name(),
+                format!("carried operand {index}"),
+                expected,
+                carried[index],
+            ));
         }
         let size = self.output_size(operand)?;
         let mut dims = operand.dims().to_vec();
@@ -475,7 +485,9 @@ mod tests {
         // A pred is true at every other position, and small integers repeat.
         let values: Vec<f64> = (0..1200).map(|index| f64::from(index * 5 % 127)).collect();
         let carried = shapes.iter().map(|shape| match shape.dtype() {
-            DType::Pred => Array::from_f64(shape.clone(), &values.iter().map(|v| v % 2.0).collect::<Vec<_>>()),
+            DType::Pred => {
+                Array::from_f64(shape.clone(), &values.iter().map(|v| v % 2.0).collect::<Vec<_>>())
+            }
             _ => Array::from_f64(shape.clone(), &values),
         });
         let mut arguments = vec![Array::new([600, 2], &operand).unwrap()];
@@ -485,7 +497,8 @@ mod tests {
             for form in [None, Some(Form::Sort), Some(Form::TwoStage)] {
                 let options = Options { approx_top_k: form };
                 let lowered = lower(&function, &target::cpu::CAPABILITIES, &options).unwrap();
-                let mut runs = vec![function.eval(&arguments).unwrap(), lowered.function.eval(&arguments).unwrap()];
+                let mut runs =
+                    vec![function.eval(&arguments).unwrap(), lowered.function.eval(&arguments).unwrap()];
                 if let Ok(session) = Session::cpu() {
                     let (executable, _) = session.compile_with(&function, &options).unwrap();
                     runs.push(executable.run_arrays(&arguments).unwrap());

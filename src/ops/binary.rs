@@ -71,9 +71,21 @@ impl Binary {
             Binary::Div => x / y,
             // A NaN wins, unlike in f64::max; 0.0 is above -0.0.
             Binary::Max if x.is_nan() || y.is_nan() => f64::NAN,
-            Binary::Max => if x.total_cmp(&y).is_ge() { x } else { y },
+            Binary::Max => {
+                if x.total_cmp(&y).is_ge() {
+                    x
+                } else {
+                    y
+                }
+            }
             Binary::Min if x.is_nan() || y.is_nan() => f64::NAN,
-            Binary::Min => if x.total_cmp(&y).is_le() { x } else { y },
+            Binary::Min => {
+                if x.total_cmp(&y).is_le() {
+                    x
+                } else {
+                    y
+                }
+            }
             Binary::Mul => x * y,
             Binary::Pow => x.powf(y),
             Binary::Rem => x % y,
@@ -89,13 +101,25 @@ impl Binary {
             Binary::Add => x + y,
             Binary::And => x & y,
             // XLA defines these where the processor does not: x / 0 = -1, x % 0 = x.
-            Binary::Div => if y == 0 { -1 } else { x / y },
+            Binary::Div => {
+                if y == 0 {
+                    -1
+                } else {
+                    x / y
+                }
+            }
             Binary::Max => x.max(y),
             Binary::Min => x.min(y),
             Binary::Mul => x.wrapping_mul(y),
             Binary::Or => x | y,
             Binary::Pow => integer_power(x, y),
-            Binary::Rem => if y == 0 { x } else { x % y },
+            Binary::Rem => {
+                if y == 0 {
+                    x
+                } else {
+                    x % y
+                }
+            }
             Binary::ShiftLeft => shift.map_or(0, |shift| x << shift),
             Binary::ShiftRightArithmetic => {
                 // Unsigned operands are read as signed ones of the same bits.
@@ -117,7 +141,13 @@ impl Binary {
 fn integer_power(x: i128, y: i128) -> i128 {
     match (x, y) {
         (1, _) => 1,
-        (-1, _) => if y % 2 == 0 { 1 } else { -1 },
+        (-1, _) => {
+            if y % 2 == 0 {
+                1
+            } else {
+                -1
+            }
+        }
         (_, ..=-1) => 0,
         (x, y) => {
             let (mut base, mut exponent, mut power) = (x, y, 1i128);

@@ -36,8 +36,7 @@ impl Tensor {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn broadcast_in_dim(&self, dims: &[usize], broadcast_dimensions: &[usize]) -> Result<Tensor> {
-        let op =
-            BroadcastInDim { dims: dims.to_vec(), broadcast_dimensions: broadcast_dimensions.to_vec() };
+        let op = BroadcastInDim { dims: dims.to_vec(), broadcast_dimensions: broadcast_dimensions.to_vec() };
         self.builder().push_one(op, &[self])
     }
 
@@ -135,7 +134,8 @@ impl Operator for BroadcastInDim {
         };
         let shape = operand.shape().with_dims(self.dims.as_slice());
         let broadcast = module.add_with("broadcast", &shape, &[&operand], |instruction| {
-            instruction.dimensions = kept.iter().map(|&axis| self.broadcast_dimensions[axis] as i64).collect();
+            instruction.dimensions =
+                kept.iter().map(|&axis| self.broadcast_dimensions[axis] as i64).collect();
         });
         Ok(vec![broadcast])
     }

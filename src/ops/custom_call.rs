@@ -365,7 +365,8 @@ fn expanded(function: &Function, size: usize, batched: &[bool]) -> Result<Functi
 impl CustomCall {
     /// The call for a batch, with another dimension in front of all operands and results.
     fn batched(&self, size: usize, batched: &[bool]) -> Result<CustomCall> {
-        let expand = |function: &Arc<Function>, batched: &[bool]| expanded(function, size, batched).map(Arc::new);
+        let expand =
+            |function: &Arc<Function>, batched: &[bool]| expanded(function, size, batched).map(Arc::new);
         let reference = self.reference.as_ref().map(|reference| expand(reference, batched)).transpose()?;
         let derivative = self.derivative.as_ref().map(|derivative| {
             let operands = derivative.parameters().zip(batched);

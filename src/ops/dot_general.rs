@@ -222,8 +222,7 @@ impl Operator for DotGeneral {
             Array::from_f64(output, &sums)?
         } else {
             let (x, y) = (inputs[0].to_i128(), inputs[1].to_i128());
-            let sums =
-                self.sums((lhs, &x), (rhs, &y), 0, |sum, x, y| sum.wrapping_add(x.wrapping_mul(y)));
+            let sums = self.sums((lhs, &x), (rhs, &y), 0, |sum, x, y| sum.wrapping_add(x.wrapping_mul(y)));
             Array::from_i128(output, &sums)?
         };
         Ok(vec![array])
@@ -245,7 +244,8 @@ impl Operator for DotGeneral {
     /// The batch dimension of both operands is a batch dimension of the product, that of one a free dimension.
     fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
         let (lhs, rhs) = (&inputs[0], &inputs[1]);
-        let places = |operand: &Batched, axes: &[usize]| axes.iter().map(|&axis| operand.dimension(axis)).collect();
+        let places =
+            |operand: &Batched, axes: &[usize]| axes.iter().map(|&axis| operand.dimension(axis)).collect();
         let mut op = DotGeneral {
             lhs_contracting: places(lhs, &self.lhs_contracting),
             rhs_contracting: places(rhs, &self.rhs_contracting),
@@ -258,7 +258,8 @@ impl Operator for DotGeneral {
             return rule.push(op, &[&lhs.tensor, &rhs.tensor], 0);
         }
         let (lhs_free, rhs_free) = op.free(lhs.tensor.shape(), rhs.tensor.shape());
-        let before = |free: &[usize], axis: Option<usize>| free.iter().take_while(|&&free| Some(free) != axis).count();
+        let before =
+            |free: &[usize], axis: Option<usize>| free.iter().take_while(|&&free| Some(free) != axis).count();
         let axis = match lhs.axis {
             Some(_) => op.lhs_batch.len() + before(&lhs_free, lhs.axis),
             None => op.lhs_batch.len() + lhs_free.len() + before(&rhs_free, rhs.axis),

@@ -90,7 +90,12 @@ fn check_window(
     for (axis, start) in starts.iter().enumerate() {
         if start.rank() > 0 || !start.dtype().is_integer() || start.dtype() != starts[0].dtype() {
             let expected = "scalars of one integer dtype";
-            return Err(Error::argument(operator, "starts", expected, format!("{start} for dimension {axis}")));
+            return Err(Error::argument(
+                operator,
+                "starts",
+                expected,
+                format!("{start} for dimension {axis}"),
+            ));
         }
     }
     Ok(())
@@ -104,7 +109,13 @@ fn clamped(starts: &[Array], operand: &Shape, sizes: &[usize]) -> Vec<usize> {
 }
 
 /// The position in an array of these strides of the element at `position` of the window.
-fn place(position: usize, window: &Shape, window_strides: &[usize], starts: &[usize], strides: &[usize]) -> usize {
+fn place(
+    position: usize,
+    window: &Shape,
+    window_strides: &[usize],
+    starts: &[usize],
+    strides: &[usize],
+) -> usize {
     (0..window.rank())
         .map(|axis| (starts[axis] + position / window_strides[axis] % window.dims()[axis]) * strides[axis])
         .sum()

@@ -38,7 +38,13 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([7], &[0, 7, 0, 0, 8, 0, 0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
-    pub fn pad(&self, value: impl Operand, low: &[isize], high: &[isize], interior: &[usize]) -> Result<Tensor> {
+    pub fn pad(
+        &self,
+        value: impl Operand,
+        low: &[isize],
+        high: &[isize],
+        interior: &[usize],
+    ) -> Result<Tensor> {
         let value = value.tensor(self)?;
         let op = Pad { low: low.to_vec(), high: high.to_vec(), interior: interior.to_vec() };
         self.builder().push_one(op, &[self, &value])
@@ -52,7 +58,8 @@ impl Pad {
             let between = (dim - 1).max(0) * self.interior[axis] as i128;
             let size = self.low[axis] as i128 + dim + between + self.high[axis] as i128;
             isize::try_from(size).ok().and_then(|size| usize::try_from(size).ok()).ok_or_else(|| {
-                let expected = format!("such that dimension {axis} of {operand} has a size in 0..={}", isize::MAX);
+                let expected =
+                    format!("such that dimension {axis} of {operand} has a size in 0..={}", isize::MAX);
                 Error::argument(self.name(), "padding", expected, size)
             })
         };
@@ -83,7 +90,11 @@ impl Pad {
             (low[axis], high[axis]) = (first as isize, size as isize - end as isize);
         }
         let elements = cotangent.builder().push_one(slice, &[cotangent])?;
-        if elements.dims() == operand.dims() { Ok(elements) } else { elements.pad(0, &low, &high, &vec![0; rank]) }
+        if elements.dims() == operand.dims() {
+            Ok(elements)
+        } else {
+            elements.pad(0, &low, &high, &vec![0; rank])
+        }
     }
 }
 

@@ -171,7 +171,9 @@ impl Operator for Reduce {
             let (values, identity) = (operand.to_i128(), identity.to_i128()[0]);
             let dtype = shape.dtype();
             let fold = |start: &usize| {
-                reduced.iter().fold(identity, |sum, offset| combine.integer(sum, values[start + offset], dtype))
+                reduced
+                    .iter()
+                    .fold(identity, |sum, offset| combine.integer(sum, values[start + offset], dtype))
             };
             Array::from_i128(output, &kept.iter().map(fold).collect::<Vec<_>>())?
         };

@@ -8,8 +8,8 @@ use crate::ops::reduce::{Kind, walk};
 use crate::ops::{Operator, i64s, increasing, others, signature};
 use crate::shape::Dims;
 use crate::transform::{
-    Batched, Dual, Jvp, Part, Partial, Tape, Transposition, Vmap, flatten, join, jvp_body, known_part, push_vmap,
-    settle,
+    Batched, Dual, Jvp, Part, Partial, Tape, Transposition, Vmap, flatten, join, jvp_body, known_part,
+    push_vmap, settle,
 };
 use crate::{Array, DType, Error, Result, Shape};
 
@@ -133,8 +133,7 @@ impl Tensor {
             Ok((left.select(lhs, rhs)?, left.select(lhs_index, rhs_index)?))
         })?;
         let indices = self.builder().iota(self.shape().with_dtype(DType::S32), axis)?;
-        let inits =
-            [self.builder().constant(kind.identity(self.dtype())?)?, self.builder().scalar(0i32)?];
+        let inits = [self.builder().constant(kind.identity(self.dtype())?)?, self.builder().scalar(0i32)?];
         let mut outputs =
             self.builder().reduce(&[self, &indices], &[&inits[0], &inits[1]], &[axis], reducer)?;
         Ok(outputs.remove(1))
@@ -233,9 +232,8 @@ impl Operator for ReduceVariadic {
         let (operands, inits) = inputs.split_at(inputs.len() / 2);
         let active = operands.iter().zip(inits);
         let active = active.map(|(operand, init)| operand.tangent.is_some() || init.tangent.is_some());
-        let (reducer, active) = settle(active.collect(), |active| {
-            jvp_body(&self.reducer, &[active, active].concat(), active)
-        })?;
+        let (reducer, active) =
+            settle(active.collect(), |active| jvp_body(&self.reducer, &[active, active].concat(), active))?;
         let reducer = by_operand(&reducer, &active)?;
         let inputs = [flatten(operands, &active)?, flatten(inits, &active)?].concat();
         let op = ReduceVariadic { dimensions: self.dimensions.clone(), reducer: Arc::new(reducer) };
@@ -246,9 +244,8 @@ impl Operator for ReduceVariadic {
         let linear: Vec<bool> = inputs.iter().map(Part::is_linear).collect();
         let (operands, inits) = linear.split_at(linear.len() / 2);
         let linear = operands.iter().zip(inits).map(|(operand, init)| operand | init).collect();
-        let (reducer, linear) = settle(linear, |linear| {
-            known_part(&self.reducer, &[linear, linear].concat(), linear)
-        })?;
+        let (reducer, linear) =
+            settle(linear, |linear| known_part(&self.reducer, &[linear, linear].concat(), linear))?;
         let known: Vec<bool> = linear.iter().map(|linear| !linear).collect();
         let inputs = chosen(inputs, &[known.as_slice(), &known].concat());
         let inputs: Vec<&Tensor> = inputs.iter().filter_map(Part::known).collect();

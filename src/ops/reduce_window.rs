@@ -7,9 +7,7 @@ use crate::hlo::{self, proto};
 use crate::ops::binary::Binary;
 use crate::ops::{Op, Operator, arity};
 use crate::shape::Dims;
-use crate::transform::{
-    Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule, push_jvp, push_vmap,
-};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule, push_jvp, push_vmap};
 use crate::{Array, Error, Result, Shape};
 
 /// Reduces windows of the operand, one for each element of the output.
@@ -256,7 +254,8 @@ impl ReduceWindow {
                 }
                 let axis = axis + reduced.len();
                 let count = (patches.dims()[axis] - window) / stride + 1;
-                let places = (0..count).flat_map(|start| (0..window).map(move |place| start * stride + place));
+                let places =
+                    (0..count).flat_map(|start| (0..window).map(move |place| start * stride + place));
                 let places: Vec<i64> = places.map(|place| place as i64).collect();
                 let places = patches.builder().constant(Array::new([count, window], &places)?)?;
                 patches = patches.take(&places, axis as isize)?;

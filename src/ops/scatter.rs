@@ -234,10 +234,12 @@ impl Scatter {
         let batch_places = places(&others(updates.rank(), &[&self.dims.update_window_dims]));
         let mut pairs = Vec::with_capacity(updates.element_count());
         for (batch_place, start) in batch_places.into_iter().zip(window.starts(&inputs[1])) {
-            let inside = (0..operand.rank())
-                .all(|axis| start[axis] >= 0 && start[axis] + sizes[axis] as i128 <= operand.dims()[axis] as i128);
+            let inside = (0..operand.rank()).all(|axis| {
+                start[axis] >= 0 && start[axis] + sizes[axis] as i128 <= operand.dims()[axis] as i128
+            });
             if inside {
-                let first: usize = start.iter().zip(&strides).map(|(&index, stride)| index as usize * stride).sum();
+                let first: usize =
+                    start.iter().zip(&strides).map(|(&index, stride)| index as usize * stride).sum();
                 let window = within.iter().zip(&window_places);
                 pairs.extend(window.map(|(offset, place)| (first + offset, batch_place + place)));
             }
@@ -379,7 +381,9 @@ impl Operator for Scatter {
             return Ok(vec![Dual { primal, tangent: operand.tangent.clone() }]);
         }
         let dual = match self.kind {
-            ScatterKind::Set if self.may_overlap(indices.shape()) => self.set_jvp(operand, indices, updates)?,
+            ScatterKind::Set if self.may_overlap(indices.shape()) => {
+                self.set_jvp(operand, indices, updates)?
+            }
             ScatterKind::Set | ScatterKind::Add => self.linear_jvp(rule, inputs)?,
             ScatterKind::Max | ScatterKind::Min => self.extremal_jvp(rule, inputs)?,
         };
@@ -420,7 +424,13 @@ fn nothing(operand: &Shape, updates: &Shape) -> bool {
 }
 
 impl Scatter {
-    fn apply(&self, kind: ScatterKind, operand: &Tensor, indices: &Tensor, updates: &Tensor) -> Result<Tensor> {
+    fn apply(
+        &self,
+        kind: ScatterKind,
+        operand: &Tensor,
+        indices: &Tensor,
+        updates: &Tensor,
+    ) -> Result<Tensor> {
         operand.scatter(indices, updates, kind, self.dims.clone())
     }
 
@@ -506,9 +516,7 @@ impl Scatter {
             None => operand.tangent()?,
         };
         match &updates.tangent {
-            Some(tangent) => {
-                self.apply(ScatterKind::Add, &kept, indices, &placed.select(tangent, 0)?)
-            }
+            Some(tangent) => self.apply(ScatterKind::Add, &kept, indices, &placed.select(tangent, 0)?),
             None => Ok(kept),
         }
     }

@@ -38,7 +38,8 @@ impl Tensor {
         let on_false = on_false.tensor(&on_true)?;
         let dims = broadcast_dims("select", on_true.dims(), on_false.dims())?;
         let dims = broadcast_dims("select", self.dims(), &dims)?;
-        let operands = [self.broadcast_to(&dims)?, on_true.broadcast_to(&dims)?, on_false.broadcast_to(&dims)?];
+        let operands =
+            [self.broadcast_to(&dims)?, on_true.broadcast_to(&dims)?, on_false.broadcast_to(&dims)?];
         self.builder().push_one(Select, &operands.each_ref())
     }
 

@@ -160,7 +160,8 @@ impl Operator for Slice {
         let taken = cotangent.dims().iter().zip(&self.stride);
         let extents = taken.map(|(&count, stride)| if count == 0 { 0 } else { 1 + (count - 1) * stride });
         let low: Vec<isize> = self.start.iter().map(|&start| start as isize).collect();
-        let high = extents.enumerate().map(|(axis, extent)| (operand[axis] - self.start[axis] - extent) as isize);
+        let high =
+            extents.enumerate().map(|(axis, extent)| (operand[axis] - self.start[axis] - extent) as isize);
         let interior: Vec<usize> = self.stride.iter().map(|stride| stride - 1).collect();
         Ok(vec![Some(cotangent.pad(0, &low, &high.collect::<Vec<_>>(), &interior)?)])
     }

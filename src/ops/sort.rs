@@ -112,7 +112,8 @@ impl Tensor {
 
 /// Whether the left element of the first of several operands is less, a NaN being greater than all else.
 fn ascending(dtypes: &[DType]) -> Result<Function> {
-    let scalars: Vec<Shape> = dtypes.iter().flat_map(|&dtype| [Shape::scalar(dtype), Shape::scalar(dtype)]).collect();
+    let scalars: Vec<Shape> =
+        dtypes.iter().flat_map(|&dtype| [Shape::scalar(dtype), Shape::scalar(dtype)]).collect();
     Function::trace("ascending", &scalars, |x| {
         let less = x[0].less(&x[1])?;
         match dtypes[0].is_float() {
@@ -160,9 +161,7 @@ impl Sort {
             let left = |p: usize| Some(order[searches[open[p]].element]);
             let scalars: Vec<Array> = inputs
                 .iter()
-                .flat_map(|input| {
-                    [input.rearranged(&dims, None, right), input.rearranged(&dims, None, left)]
-                })
+                .flat_map(|input| [input.rearranged(&dims, None, right), input.rearranged(&dims, None, left)])
                 .collect();
             let before = self.comparator.eval_each(&dims, &scalars)?.remove(0);
             for (&index, &before) in open.iter().zip(before.as_bytes()) {
@@ -352,7 +351,9 @@ impl Sort {
         let results = self.comparator.interpret(arguments, |equation, inputs| {
             let inputs: Option<Vec<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
             match inputs {
-                Some(inputs) => Ok(builder.push(equation.op.clone(), &inputs)?.into_iter().map(Some).collect()),
+                Some(inputs) => {
+                    Ok(builder.push(equation.op.clone(), &inputs)?.into_iter().map(Some).collect())
+                }
                 None => Ok(vec![None; equation.outputs().len()]),
             }
         })?;

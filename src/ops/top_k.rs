@@ -127,11 +127,8 @@ impl Operator for TopK {
         let results = sorted.iter().zip(&outputs).map(|(sorted, output)| {
             let shape = sorted.shape().with_dims(kept.as_slice());
             let mut value = module.add_with("slice", &shape, &[sorted], |instruction| {
-                let limit = |&limit: &usize| hlo::proto::SliceDimensions {
-                    start: 0,
-                    limit: limit as i64,
-                    stride: 1,
-                };
+                let limit =
+                    |&limit: &usize| hlo::proto::SliceDimensions { start: 0, limit: limit as i64, stride: 1 };
                 instruction.slice_dimensions = kept.iter().map(limit).collect();
             });
             if value.shape().dtype() != output.dtype() {

@@ -127,11 +127,10 @@ impl Operator for Transpose {
         let output = self.output(inputs[0].shape());
         let (from, to) = (inputs[0].shape().strides(), output.strides());
         let source = |position: usize| {
-            let terms = self
-                .permutation
-                .iter()
-                .enumerate()
-                .map(|(axis, &operand_axis)| position / to[axis] % output.dims()[axis] * from[operand_axis]);
+            let terms =
+                self.permutation.iter().enumerate().map(|(axis, &operand_axis)| {
+                    position / to[axis] % output.dims()[axis] * from[operand_axis]
+                });
             Some(terms.sum())
         };
         Ok(vec![inputs[0].rearranged(output.dims(), None, source)])

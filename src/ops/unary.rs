@@ -205,7 +205,9 @@ impl Unary {
             Unary::Sqrt => t / (y * 2),
             Unary::Tan => t * ((y * y)? + 1),
             Unary::Tanh => t * (1 - &(y * y)?),
-            Unary::Ceil | Unary::Floor | Unary::Round | Unary::RoundTiesEven | Unary::Sign => return Ok(None),
+            Unary::Ceil | Unary::Floor | Unary::Round | Unary::RoundTiesEven | Unary::Sign => {
+                return Ok(None);
+            }
             Unary::IsFinite | Unary::Not => return no_rule(self.name(), "jvp", "its result is not floating"),
         };
         Ok(Some(product?))

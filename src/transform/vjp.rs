@@ -3,7 +3,8 @@
 use crate::transform::{Part, Tape, check_wrt, jvp_body, parameters};
 use crate::{Array, Builder, Error, Function, Result, Tensor};
 
-/// Appends `function` to a builder, and gives its results and the cotangents of the parameters `wrt`. There is a cotangent, or none for zero, for each floating result.
+/// Appends `function` to a builder, and gives its results and the cotangents of the parameters `wrt`. There is a
+/// cotangent, or none for zero, for each floating result.
 fn push_vjp(
     builder: &Builder,
     function: &Function,
