@@ -3,10 +3,10 @@
 //! All work on rows, `[b, n]`, and end in [`Tensor::top_k`], which is exact and sorts by a total order. In that
 //! order a NaN whose sign bit is set is below everything, so NaNs are given one where they are in the way.
 
-use crate::ann::recall::buckets_for_recall;
 use crate::graph::{Function, Tensor};
 use crate::lower::Form;
 use crate::ops::approx_top_k::{ApproxTopK, Direction};
+use crate::recall::buckets_for_recall;
 use crate::{Array, DType, GatherDims, Operand, Result, Shape};
 
 /// Values and indices of an approximate top-k in the given form, and the elements of each carried operand.

@@ -4,7 +4,7 @@
 //! 2206.14286): the k best values along one dimension and their indices, of which an expected share, the recall
 //! target, are among the true k best.
 
-use crate::ann::recall::{ReductionSize, reduction_output_size};
+use crate::recall::{ReductionSize, reduction_output_size};
 use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::Operator;
