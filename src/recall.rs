@@ -87,8 +87,7 @@ fn partial_reduction(
     recall_target: f32,
     logical_size: usize,
 ) -> ReductionSize {
-    // An operand of rank 1 is laid out in chunks of 8 x 128 on a TPU, others have 128 lanes.
-    let tiling: usize = if rank == 1 { 1024 } else { 128 };
+    let tiling = tiling(rank);
     let unreduced = ReductionSize { size: input_size, log2_reduction: 0 };
     if input_size <= tiling {
         return unreduced;
@@ -106,10 +105,93 @@ fn partial_reduction(
     if log2_reduction == 0 {
         return unreduced;
     }
-    let log2_reduction = log2_reduction.min(ceil_log2(input_size / tiling));
+    reduced(input_size, rank, log2_reduction.min(ceil_log2(input_size / tiling)))
+}
+
+/// The smallest partial reduction whose [`reduction_recall`] meets the target: about half of what
+/// [`reduction_output_size`] gives, whose bound on the recall is a lower one.
+///
+/// It leaves `k` or more, so that they can be aggregated.
+///
+/// ```
+/// use xlann::ann::recall::{reduction_output_size, reduction_recall, tight_reduction_output_size};
+///
+/// let xla = reduction_output_size(1_000_000, 2, 100, 0.99, false, None)?;
+/// let tight = tight_reduction_output_size(1_000_000, 2, 100, 0.99, None)?;
+/// assert_eq!((xla.size, tight.size), (15744, 7936));
+/// assert!(reduction_recall(1_000_000, 2, 100, tight, None)? >= 0.99);
+/// # Ok::<(), xlann::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`reduction_output_size`].
+pub fn tight_reduction_output_size(
+    input_size: usize,
+    rank: usize,
+    k: usize,
+    recall_target: f32,
+    reduction_input_size_override: Option<usize>,
+) -> Result<ReductionSize> {
+    reduction_output_size(input_size, rank, k, recall_target, false, reduction_input_size_override)?;
+    let logical_size = reduction_input_size_override.unwrap_or(input_size);
+    let most = ceil_log2(input_size.div_ceil(tiling(rank)));
+    // The size grows with every step.
+    let smallest =
+        (1..=most).rev().map(|log2_reduction| reduced(input_size, rank, log2_reduction)).find(|to| {
+            to.size >= k.min(input_size)
+                && Recall::of_reduction(input_size, rank, k, *to, logical_size).meets(recall_target.into())
+        });
+    Ok(smallest
+        .filter(|to| to.size < input_size)
+        .unwrap_or(ReductionSize { size: input_size, log2_reduction: 0 }))
+}
+
+/// The expected recall of the top k after a partial reduction, from the number of elements that it reduces to each of
+/// its results; as [`expected_recall`], it is exact where true neighbours are placed at random.
+///
+/// The operand is reduced by chunks as wide as a TPU's registers, 128 elements (1024 of a vector): of 2^log2_reduction
+/// neighbouring chunks, the elements at the same place in their chunks become one. The last of these groups can be a
+/// smaller one. With an override, the operand is a part of so large a whole, which is reduced like it.
+///
+/// ```
+/// use xlann::ann::recall::{ReductionSize, reduction_recall};
+///
+/// let recall = |size, log2_reduction| {
+///     reduction_recall(1_000_000, 2, 10, ReductionSize { size, log2_reduction }, None)
+/// };
+/// assert!((recall(256, 12)? - 0.9826).abs() < 1e-4);
+/// assert!((recall(128, 13)? - 0.9656).abs() < 1e-4);
+/// assert_eq!(recall(1_000_000, 0)?, 1.0);
+/// # Ok::<(), xlann::Error>(())
+/// ```
+///
+/// # Errors
+/// Where `rank` or `k` is 0, `k` is more than `input_size`, or that is more than the override.
+pub fn reduction_recall(
+    input_size: usize,
+    rank: usize,
+    k: usize,
+    reduction: ReductionSize,
+    reduction_input_size_override: Option<usize>,
+) -> Result<f64> {
+    let override_ = reduction_input_size_override;
+    // A target of 1 asks for what the size is not read from.
+    reduction_output_size(input_size, rank, k, 1.0, false, override_)?;
+    let logical_size = override_.unwrap_or(input_size);
+    Ok(Recall::of_reduction(input_size, rank, k, reduction, logical_size).value())
+}
+
+/// What a reduction by 2^log2_reduction leaves.
+fn reduced(input_size: usize, rank: usize, log2_reduction: u32) -> ReductionSize {
+    let tiling = tiling(rank);
     // Past 30, XLA's own shift overflows; no operand of s32 indices comes near.
     let size = input_size.div_ceil(tiling).div_ceil(1 << log2_reduction) * tiling;
     ReductionSize { size, log2_reduction }
+}
+
+/// The size of the chunks: an operand of rank 1 is laid out in 8 x 128 on a TPU, others have 128 lanes.
+fn tiling(rank: usize) -> usize {
+    if rank == 1 { 1024 } else { 128 }
 }
 
 /// The least l with 2^l >= value, and 0 for 0.
@@ -213,11 +295,7 @@ pub fn buckets_for_recall(
     if !(recall_target > 0.0 && recall_target <= 1.0) {
         return Err(Error::argument("buckets_for_recall", "recall_target", "in (0, 1]", recall_target));
     }
-    let met = |buckets| {
-        let recall = Recall::of(input_size, k, buckets, kept_per_bucket);
-        // Where the loss is below the precision of a float near 1, only the loss tells 1 from less.
-        if recall_target == 1.0 { recall.lost == 0.0 } else { recall.value() >= recall_target }
-    };
+    let met = |buckets| Recall::of(input_size, k, buckets, kept_per_bucket).meets(recall_target);
     // The loss of a bucket is convex in its size and 0 for an empty one, so balanced buckets lose no more
     // when there are more of them: bisection holds. At input_size buckets nothing is lost.
     let (mut short, mut enough) = (0, input_size);
@@ -252,12 +330,39 @@ struct Recall {
 impl Recall {
     fn of(input_size: usize, k: usize, buckets: usize, kept_per_bucket: usize) -> Recall {
         let (size, larger) = (input_size / buckets, input_size % buckets);
+        let buckets = [(size, (buckets - larger) as f64), (size + 1, larger as f64)];
+        Recall::of_buckets(input_size, k, &buckets, kept_per_bucket)
+    }
+
+    fn of_reduction(
+        input_size: usize,
+        rank: usize,
+        k: usize,
+        reduction: ReductionSize,
+        logical_size: usize,
+    ) -> Recall {
+        if reduction.log2_reduction == 0 {
+            return Recall { kept: 1.0, lost: 0.0 };
+        }
+        let (tiling, group) = (tiling(rank), 1 << reduction.log2_reduction);
+        // Of the last chunk, the first places only may be filled; of the last group, the first chunks.
+        let (chunks, longer) = (input_size.div_ceil(tiling), (input_size - 1) % tiling + 1);
+        let (groups, last) = ((chunks - 1) / group, (chunks - 1) % group + 1);
+        // The whole consists of so many such parts.
+        let parts = logical_size as f64 / input_size as f64;
+        let buckets = [(group, groups * tiling), (last, longer), (last - 1, tiling - longer)];
+        let buckets = buckets.map(|(size, count)| (size, count as f64 * parts));
+        Recall::of_buckets(logical_size, k, &buckets, 1)
+    }
+
+    /// Of buckets by their sizes and how many there are of each.
+    fn of_buckets(input_size: usize, k: usize, buckets: &[(usize, f64)], kept_per_bucket: usize) -> Recall {
         let mut sum = Recall { kept: 0.0, lost: 0.0 };
-        for (size, count) in [(size, buckets - larger), (size + 1, larger)] {
-            if count > 0 {
+        for &(size, count) in buckets {
+            if count > 0.0 && size > 0 {
                 let bucket = Recall::of_bucket(input_size, k, size, kept_per_bucket);
-                sum.kept += bucket.kept * count as f64 / k as f64;
-                sum.lost += bucket.lost * count as f64 / k as f64;
+                sum.kept += bucket.kept * count / k as f64;
+                sum.lost += bucket.lost * count / k as f64;
             }
         }
         sum
@@ -300,6 +405,11 @@ impl Recall {
             add(x, weight);
         }
         Recall { kept: sum.kept / total, lost: sum.lost / total }
+    }
+
+    fn meets(&self, target: f64) -> bool {
+        // Where the loss is below the precision of a float near 1, only the loss tells 1 from less.
+        if target == 1.0 { self.lost == 0.0 } else { self.value() >= target }
     }
 
     fn value(&self) -> f64 {

@@ -2,7 +2,7 @@
 
 pub use crate::recall::{
     ReductionSize, buckets_for_recall, expected_recall, expected_recall_limit, recall_lower_bound,
-    reduction_output_size,
+    reduction_output_size, reduction_recall, tight_reduction_output_size,
 };
 
 use crate::shape::Dims;

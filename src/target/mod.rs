@@ -4,6 +4,8 @@
 //! [`Session`] is a target attached to devices through that plugin.
 
 pub mod cpu;
+pub mod gpu;
+pub mod tpu;
 
 use crate::data::{self, Installed, Wheel};
 use crate::graph::Function;
