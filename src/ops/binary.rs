@@ -253,11 +253,11 @@ impl Binary {
             Binary::Max => t * share(x, y, x.greater(y)?),
             Binary::Min => t * share(x, y, x.less(y)?),
             Binary::Mul => t * y,
-            // A power of 0 that stays so gives 1 whatever x is, also 0, of which x^-1 is infinite.
+            // A power of 0 that stays so gives 1 whatever x is, also where x^-1 is infinite, times which 0 would
+            // be NaN. Elsewhere the slope is left as it is, which has a derivative by y.
             Binary::Pow if rhs.tangent.is_none() => {
-                let constant = y.equal(0)?;
-                let slope = (y * x.pow(constant.select(&y.full_like(1)?, (y - 1)?)?))?;
-                t * constant.select(&y.full_like(0)?, slope)
+                let limit = (y.equal(0)? & !(1 / x)?.is_finite()?)?;
+                t * (y * x.pow(limit.select(&y.full_like(1)?, (y - 1)?)?))
             }
             Binary::Pow => t * (y * x.pow((y - 1)?)?),
             _ => no_rule(self.name(), "jvp", "its operands are not floating"),
