@@ -413,11 +413,14 @@ impl Operator for While {
     }
 
     /// Without the state that neither the used outputs nor the condition need.
-    fn narrowed(&self, used: &[bool]) -> Option<Narrowed> {
+    fn narrowed(&self, used: &[bool], effects: bool) -> Option<Narrowed> {
+        if !used.contains(&false) {
+            return None;
+        }
         let all = vec![true; used.len()];
         let mut live = either(used, &self.condition.parameters_read());
         loop {
-            let read = either(&live, &self.body.restricted(&all, &live).parameters_read());
+            let read = either(&live, &self.body.restricted(&all, &live, effects).parameters_read());
             if read == live {
                 break;
             }
@@ -426,8 +429,8 @@ impl Operator for While {
         if live == all {
             return None;
         }
-        let condition = self.condition.restricted(&live, &[true]);
-        let op = While::new(condition, self.body.restricted(&live, &live), self.trip_count);
+        let condition = self.condition.restricted(&live, &[true], effects);
+        let op = While::new(condition, self.body.restricted(&live, &live, effects), self.trip_count);
         Some(Narrowed { op: op.into(), inputs: live.clone(), outputs: live })
     }
 }
@@ -547,17 +550,18 @@ impl Operator for Conditional {
     }
 
     /// Without the results that are not used, and the operands that no branch reads for the others.
-    fn narrowed(&self, used: &[bool]) -> Option<Narrowed> {
+    fn narrowed(&self, used: &[bool], effects: bool) -> Option<Narrowed> {
         if !used.contains(&false) {
             return None;
         }
         let all = vec![true; self.branches[0].parameters().len()];
         let branches: Vec<Function> =
-            self.branches.iter().map(|branch| branch.restricted(&all, used)).collect();
+            self.branches.iter().map(|branch| branch.restricted(&all, used, effects)).collect();
         let none = vec![false; all.len()];
         let read = branches.iter().fold(none, |read, branch| either(&read, &branch.parameters_read()));
         let every = vec![true; used.iter().filter(|used| **used).count()];
-        let branches = branches.iter().map(|branch| Arc::new(branch.restricted(&read, &every))).collect();
+        let branches =
+            branches.iter().map(|branch| Arc::new(branch.restricted(&read, &every, effects))).collect();
         let inputs = [&[true], read.as_slice()].concat();
         Some(Narrowed { op: Conditional { branches }.into(), inputs, outputs: used.to_vec() })
     }

@@ -78,8 +78,9 @@ pub(crate) trait Operator {
         no_rule(self.name(), "vjp", "it is not linear")
     }
 
-    /// The operator without outputs that are not used, where it can do with less for the others.
-    fn narrowed(&self, _used: &[bool]) -> Option<Narrowed> {
+    /// The operator without outputs that are not used, where it can do with less for the others; `effects` says
+    /// whether what only a side effect needs stays in its sub-functions.
+    fn narrowed(&self, _used: &[bool], _effects: bool) -> Option<Narrowed> {
         None
     }
 
