@@ -493,11 +493,9 @@ impl Scatter {
         let primal = rule.primal(inputs)?.remove(0);
         let operand_is = operand.primal.equal(&primal)?;
         let update_is = updates.primal.equal(self.read(&primal, indices, updates.primal.shape())?)?;
-        let one = |dual: &Dual| {
-            let one = dual.primal.full_like(1)?;
-            Ok::<_, Error>(Dual { primal: dual.primal.clone(), tangent: Some(one) })
-        };
-        let count = self.sum(&one(operand)?, &operand_is, indices, &one(updates)?, &update_is)?;
+        let [operands, added] = [&operand_is, &update_is].map(|mask| mask.convert(DType::S32));
+        // Few floats count far.
+        let count = self.apply(ScatterKind::Add, &operands?, indices, &added?)?.convert(primal.dtype())?;
         let total = self.sum(operand, &operand_is, indices, updates, &update_is)?;
         Ok(Dual { primal, tangent: Some((total / count)?) })
     }
