@@ -3,7 +3,7 @@
 use crate::graph::{Operand, Tensor, same_dtype};
 use crate::hlo;
 use crate::ops::{Operator, arity};
-use crate::transform::{Dual, Jvp, Part, Transposition, no_rule};
+use crate::transform::{Dual, Jvp, Part, Transposition, add_some, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 variants! {
@@ -215,10 +215,7 @@ impl Operator for Binary {
         let out = rule.primal(inputs)?.remove(0);
         let by_x = inputs[0].tangent.as_ref().map(|t| self.derivative_by_x(x, &inputs[1], t)).transpose()?;
         let by_y = inputs[1].tangent.as_ref().map(|t| self.derivative_by_y(x, y, &out, t)).transpose()?;
-        let tangent = match (by_x, by_y) {
-            (Some(by_x), Some(by_y)) => Some((by_x + by_y)?),
-            (by_x, by_y) => by_x.or(by_y),
-        };
+        let tangent = add_some(by_x, by_y)?;
         Ok(vec![Dual { primal: out, tangent }])
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::graph::{Builder, Convention, Function, Results, Tensor, chosen};
+use crate::graph::{Builder, Convention, Function, Results, Tensor, chosen, placed};
 use crate::hlo;
 use crate::ops::{Narrowed, Operator, signature};
 use crate::transform::{
@@ -218,12 +218,6 @@ fn batched_results(results: Vec<Tensor>, batched: &[bool]) -> Vec<Batched> {
     results.map(|(tensor, batched)| Batched { tensor, axis: batched.then_some(0) }).collect()
 }
 
-/// The tensors at the places where `given` says, and none elsewhere.
-fn scattered(tensors: Vec<Tensor>, given: &[bool]) -> Vec<Option<Tensor>> {
-    let mut tensors = tensors.into_iter();
-    given.iter().map(|&given| if given { tensors.next() } else { None }).collect()
-}
-
 impl While {
     fn new(condition: Function, body: Function, trip_count: Option<usize>) -> While {
         While { condition: Arc::new(condition), body: Arc::new(body), trip_count }
@@ -263,7 +257,7 @@ impl While {
             let next = index.builder().call(body, &state.iter().collect::<Vec<_>>())?;
             next.into_iter().map(Ok).chain(recorded).collect::<Result<Vec<_>>>()
         })?;
-        let records = scattered(last.split_off(state.len()), &changed);
+        let records = placed(last.split_off(state.len()), &changed);
         let residuals = records.into_iter().zip(state);
         let residuals = residuals.map(|(record, value)| record.unwrap_or_else(|| value.clone())).collect();
         Ok((last, residuals))
@@ -393,7 +387,10 @@ impl Operator for While {
         let (known_body, linear) = self.known_body(inputs)?;
         let (body, _) = transposed(&self.body, &linear, &linear, &linear)?;
         let seeds = cotangents.iter().zip(&rule.outputs);
-        let seeds = seeds.map(|(cotangent, shape)| rule.cotangent(cotangent, shape));
+        let seeds = seeds.map(|(cotangent, shape)| match cotangent {
+            Some(cotangent) => Ok(cotangent.clone()),
+            None => zeros(rule.builder, shape),
+        });
         let seeds = chosen(&seeds.collect::<Result<Vec<_>>>()?, &linear);
         let changed = changed(&known_body);
         let state: Vec<&Tensor> = seeds.iter().chain(residuals).collect();
@@ -409,7 +406,7 @@ impl Operator for While {
             Ok([next.as_slice(), residuals].concat())
         })?;
         last.truncate(seeds.len());
-        Ok(scattered(last, &linear))
+        Ok(placed(last, &linear))
     }
 
     /// Without the state that neither the used outputs nor the condition need.
@@ -546,7 +543,7 @@ impl Operator for Conditional {
         let inputs: Vec<&Tensor> =
             inputs.iter().filter_map(Part::known).chain(cotangents.iter().flatten()).collect();
         let given = [&[false], given.as_slice()].concat();
-        Ok(scattered(rule.builder.push(op, &inputs)?, &given))
+        Ok(placed(rule.builder.push(op, &inputs)?, &given))
     }
 
     /// Without the results that are not used, and the operands that no branch reads for the others.

@@ -217,8 +217,7 @@ impl Operator for ReduceVariadic {
             let shapes: Vec<Shape> = inputs.iter().map(Batched::inner).collect();
             return push_vmap(rule.builder, rule.size, &self.tree(&shapes)?, inputs.to_vec());
         }
-        let axis = operands.iter().find_map(|operand| operand.axis).unwrap_or(0);
-        let operands = operands.iter().map(|operand| rule.at(operand, axis)).collect::<Result<Vec<_>>>()?;
+        let (axis, operands) = rule.aligned(operands)?;
         let inputs: Vec<&Tensor> = operands.iter().chain(inits.iter().map(|init| &init.tensor)).collect();
         let dimensions: Vec<usize> =
             self.dimensions.iter().map(|&dimension| dimension + usize::from(axis <= dimension)).collect();

@@ -61,16 +61,28 @@ impl Vmap<'_> {
         self.at(input, 0)
     }
 
+    /// The first batch dimension that one has, and all tensors with it there.
+    pub(crate) fn aligned(&self, inputs: &[Batched]) -> Result<(usize, Vec<Tensor>)> {
+        let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
+        let tensors = inputs.iter().map(|input| self.at(input, axis));
+        Ok((axis, tensors.collect::<Result<_>>()?))
+    }
+
     /// Appends an operator, all of whose outputs have the batch dimension at `axis`.
     pub(crate) fn push(&self, op: impl Into<Op>, inputs: &[&Tensor], axis: usize) -> Result<Vec<Batched>> {
         let outputs = self.builder.push(op, inputs)?;
         Ok(outputs.into_iter().map(|tensor| Batched { tensor, axis: Some(axis) }).collect())
     }
 
+    /// The rule of another operator.
+    pub(crate) fn apply(&self, op: impl Into<Op>, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let op = op.into();
+        op.rules().vmap(&Vmap { builder: self.builder, size: self.size, op: &op }, inputs)
+    }
+
     /// The rule of an operator that works position by position on operands of one shape.
     pub(crate) fn elementwise(&self, inputs: &[Batched]) -> Result<Vec<Batched>> {
-        let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
-        let inputs = inputs.iter().map(|input| self.at(input, axis)).collect::<Result<Vec<_>>>()?;
+        let (axis, inputs) = self.aligned(inputs)?;
         self.push(self.op.clone(), &inputs.iter().collect::<Vec<_>>(), axis)
     }
 }
