@@ -71,6 +71,24 @@ impl Tensor {
     }
 }
 
+/// The row of a tensor at a computed index.
+pub(crate) fn row(rows: &Tensor, index: &Tensor) -> Result<Tensor> {
+    let mut sizes = rows.dims().to_vec();
+    sizes[0] = 1;
+    rows.dynamic_slice(&starts(rows, index)?.iter().collect::<Vec<_>>(), &sizes)?.reshape(&sizes[1..])
+}
+
+/// The tensor with the row at a computed index replaced.
+pub(crate) fn with_row(rows: &Tensor, index: &Tensor, row: &Tensor) -> Result<Tensor> {
+    let row = row.reshape(&[&[1], row.dims()].concat())?;
+    rows.dynamic_update_slice(&row, &starts(rows, index)?.iter().collect::<Vec<_>>())
+}
+
+fn starts(rows: &Tensor, index: &Tensor) -> Result<Vec<Tensor>> {
+    let zero = index.full_like(0)?;
+    Ok((0..rows.rank()).map(|axis| if axis == 0 { index.clone() } else { zero.clone() }).collect())
+}
+
 /// Requires a window that fits and a scalar start of one integer dtype for each dimension.
 fn check_window(
     operator: &'static str,

@@ -207,7 +207,8 @@ operators! {
     approx_top_k: ApproxTopK;
     gather: Gather;
     scatter: Scatter;
-    control: While, Conditional;
+    while_loop: While;
+    conditional: Conditional;
     custom_call: CustomCall;
 }
 
@@ -269,6 +270,11 @@ pub(crate) fn increasing(
     }
     let expected = format!("increasing dimensions below {rank}");
     Err(crate::Error::argument(operator, argument, expected, Dims(dimensions)))
+}
+
+/// Which flags are set in one of two lists at least.
+pub(crate) fn either(x: &[bool], y: &[bool]) -> Vec<bool> {
+    x.iter().zip(y).map(|(x, y)| x | y).collect()
 }
 
 /// The dimensions below `rank` that are in none of `taken`.

@@ -21,6 +21,12 @@ pub(crate) struct Vmap<'a> {
 }
 
 impl Batched {
+    /// Tensors that have the batch dimension in front where `batched` says.
+    pub(crate) fn list(tensors: Vec<Tensor>, batched: &[bool]) -> Vec<Batched> {
+        let pairs = tensors.into_iter().zip(batched);
+        pairs.map(|(tensor, batched)| Batched { tensor, axis: batched.then_some(0) }).collect()
+    }
+
     /// The shape without the batch dimension.
     pub(crate) fn inner(&self) -> Shape {
         let mut dims = self.tensor.dims().to_vec();
@@ -66,6 +72,15 @@ impl Vmap<'_> {
         let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
         let tensors = inputs.iter().map(|input| self.at(input, axis));
         Ok((axis, tensors.collect::<Result<_>>()?))
+    }
+
+    /// The tensors with the batch dimension in front where `batched` says, which is where they have one at least.
+    pub(crate) fn leading_where(&self, inputs: &[Batched], batched: &[bool]) -> Result<Vec<Tensor>> {
+        let place = |(input, &batched): (&Batched, &bool)| match batched {
+            true => self.leading(input),
+            false => Ok(input.tensor.clone()),
+        };
+        inputs.iter().zip(batched).map(place).collect()
     }
 
     /// Appends an operator, all of whose outputs have the batch dimension at `axis`.

@@ -1,15 +1,16 @@
-//! Loops and branches.
+//! Loops.
 
 use std::sync::Arc;
 
 use crate::graph::{Builder, Convention, Function, Results, Tensor, chosen, placed};
 use crate::hlo;
-use crate::ops::{Narrowed, Operator, signature};
+use crate::ops::dynamic_slice::{row, with_row};
+use crate::ops::{Narrowed, Operator, either, signature};
 use crate::transform::{
     Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, flatten, join, jvp_body, known_part, no_rule,
-    push_vmap, settle, transposed, vmap_body, zeros,
+    settle, transposed, vmap_body, zeros,
 };
-use crate::{Array, DType, Error, Result, Shape};
+use crate::{Array, DType, Result, Shape};
 
 /// Applies `body` to its state for as long as `condition` holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,15 +19,6 @@ pub(crate) struct While {
     pub(crate) body: Arc<Function>,
     /// How often the body runs, from whatever state, where that is known.
     pub(crate) trip_count: Option<usize>,
-}
-
-/// Applies one of several functions to its operands.
-///
-/// The first input is the predicate or the index that chooses.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Conditional {
-    /// Of a predicate, the branch where it is true, then the other.
-    pub(crate) branches: Vec<Arc<Function>>,
 }
 
 impl Builder {
@@ -107,115 +99,9 @@ impl Builder {
     }
 }
 
-impl Tensor {
-    /// The results of `on_true` or of `on_false` for `operands`, by the value of this scalar pred. Only the
-    /// chosen function runs.
-    ///
-    /// # Errors
-    /// Where this tensor is not a scalar pred, or a function does not take the operands, or they differ in their
-    /// results.
-    ///
-    /// ```
-    /// use xlann::{Array, DType, Function, Shape};
-    ///
-    /// let scalar = Shape::scalar(DType::F32);
-    /// let double = Function::trace("double", std::slice::from_ref(&scalar), |x| &x[0] * 2)?;
-    /// let negate = Function::trace("negate", std::slice::from_ref(&scalar), |x| -&x[0])?;
-    /// let f = Function::trace("f", &[Shape::scalar(DType::Pred), scalar], |x| {
-    ///     x[0].cond(&[&x[1]], double, negate)
-    /// })?;
-    /// assert_eq!(f.eval(&[Array::scalar(true), Array::scalar(3f32)])?, [Array::scalar(6f32)]);
-    /// assert_eq!(f.eval(&[Array::scalar(false), Array::scalar(3f32)])?, [Array::scalar(-3f32)]);
-    /// # Ok::<(), xlann::Error>(())
-    /// ```
-    pub fn cond(&self, operands: &[&Tensor], on_true: Function, on_false: Function) -> Result<Vec<Tensor>> {
-        if *self.shape() != Shape::scalar(DType::Pred) {
-            return Err(Error::argument("conditional", "predicate", "pred[]", self.shape()));
-        }
-        self.choose(operands, vec![on_true, on_false])
-    }
-
-    /// The results for `operands` of the branch whose number is this scalar s32; any number out of range stands
-    /// for the last branch. Only the chosen function runs.
-    ///
-    /// # Errors
-    /// Where this tensor is not a scalar s32, there is no branch, a branch does not take the operands, or they
-    /// differ in their results.
-    ///
-    /// ```
-    /// use xlann::{Array, DType, Function, Shape};
-    ///
-    /// let scalar = Shape::scalar(DType::F32);
-    /// let mut powers = Vec::new();
-    /// for power in 1..=3 {
-    ///     powers.push(Function::trace("power", std::slice::from_ref(&scalar), |x| x[0].pow(power))?);
-    /// }
-    /// let f = Function::trace("f", &[Shape::scalar(DType::S32), scalar], |x| {
-    ///     x[0].switch(&[&x[1]], powers)
-    /// })?;
-    /// assert_eq!(f.eval(&[Array::scalar(0), Array::scalar(2f32)])?, [Array::scalar(2f32)]);
-    /// assert_eq!(f.eval(&[Array::scalar(2), Array::scalar(2f32)])?, [Array::scalar(8f32)]);
-    /// assert_eq!(f.eval(&[Array::scalar(-1), Array::scalar(2f32)])?, [Array::scalar(8f32)]);
-    /// # Ok::<(), xlann::Error>(())
-    /// ```
-    pub fn switch(&self, operands: &[&Tensor], branches: Vec<Function>) -> Result<Vec<Tensor>> {
-        if *self.shape() != Shape::scalar(DType::S32) {
-            return Err(Error::argument("conditional", "index", "s32[]", self.shape()));
-        }
-        self.choose(operands, branches)
-    }
-
-    fn choose(&self, operands: &[&Tensor], branches: Vec<Function>) -> Result<Vec<Tensor>> {
-        let op = Conditional { branches: branches.into_iter().map(Arc::new).collect() };
-        self.builder().push(op, &[&[self], operands].concat())
-    }
-}
-
-/// The row of a tensor at a computed index.
-pub(crate) fn row(rows: &Tensor, index: &Tensor) -> Result<Tensor> {
-    let mut sizes = rows.dims().to_vec();
-    sizes[0] = 1;
-    rows.dynamic_slice(&starts(rows, index)?.iter().collect::<Vec<_>>(), &sizes)?.reshape(&sizes[1..])
-}
-
-/// The tensor with the row at a computed index replaced.
-pub(crate) fn with_row(rows: &Tensor, index: &Tensor, row: &Tensor) -> Result<Tensor> {
-    let row = row.reshape(&[&[1], row.dims()].concat())?;
-    rows.dynamic_update_slice(&row, &starts(rows, index)?.iter().collect::<Vec<_>>())
-}
-
-fn starts(rows: &Tensor, index: &Tensor) -> Result<Vec<Tensor>> {
-    let zero = index.full_like(0)?;
-    Ok((0..rows.rank()).map(|axis| if axis == 0 { index.clone() } else { zero.clone() }).collect())
-}
-
-/// The pred of each element of a batch, in front, as a chooser between tensors of these sizes.
-fn spread(pred: &Tensor, dims: &[usize]) -> Result<Tensor> {
-    pred.broadcast_in_dim(dims, &[0])
-}
-
-fn either(x: &[bool], y: &[bool]) -> Vec<bool> {
-    x.iter().zip(y).map(|(x, y)| x | y).collect()
-}
-
 /// Which results of a function of a state are not what it takes.
 fn changed(body: &Function) -> Vec<bool> {
     body.results.iter().zip(&body.parameters).map(|(&result, parameter)| result != parameter.var).collect()
-}
-
-/// A state with batch dimensions where they must be, in front.
-fn batched_state(rule: &Vmap, state: &[Batched], batched: &[bool]) -> Result<Vec<Tensor>> {
-    let place = |(value, &batched): (&Batched, &bool)| match batched {
-        true => rule.leading(value),
-        false => Ok(value.tensor.clone()),
-    };
-    state.iter().zip(batched).map(place).collect()
-}
-
-/// Results that have batch dimensions in front where `batched` says.
-fn batched_results(results: Vec<Tensor>, batched: &[bool]) -> Vec<Batched> {
-    let results = results.into_iter().zip(batched);
-    results.map(|(tensor, batched)| Batched { tensor, axis: batched.then_some(0) }).collect()
 }
 
 impl While {
@@ -311,9 +197,9 @@ impl Operator for While {
         let (condition, differs) = vmap_body(&self.condition, rule.size, &batched, &[false])?;
         if differs == [false] {
             let op = While::new(condition, body, self.trip_count);
-            let state = batched_state(rule, inputs, &batched)?;
+            let state = rule.leading_where(inputs, &batched)?;
             let last = rule.builder.push(op, &state.iter().collect::<Vec<_>>())?;
-            return Ok(batched_results(last, &batched));
+            return Ok(Batched::list(last, &batched));
         }
         let (body, batched) = self.batched_body(rule.size, either(&batched, &changed(&self.body)))?;
         let (goes_on, _) = vmap_body(&self.condition, rule.size, &batched, &[true])?;
@@ -326,14 +212,14 @@ impl Operator for While {
             let goes_on = x[0].builder().call(&goes_on, &state)?.remove(0);
             let next = x[0].builder().call(&body, &state)?;
             let next = next.iter().zip(x).zip(&changed).map(|((next, last), changed)| match changed {
-                true => spread(&goes_on, next.dims())?.select(next, last),
+                true => goes_on.broadcast_in_dim(next.dims(), &[0])?.select(next, last),
                 false => Ok(next.clone()),
             });
             next.collect::<Result<Vec<_>>>()
         })?;
-        let state = batched_state(rule, inputs, &batched)?;
+        let state = rule.leading_where(inputs, &batched)?;
         let op = While::new(condition, body, None);
-        Ok(batched_results(rule.builder.push(op, &state.iter().collect::<Vec<_>>())?, &batched))
+        Ok(Batched::list(rule.builder.push(op, &state.iter().collect::<Vec<_>>())?, &batched))
     }
 
     fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
@@ -429,190 +315,5 @@ impl Operator for While {
         let condition = self.condition.restricted(&live, &[true], effects);
         let op = While::new(condition, self.body.restricted(&live, &live, effects), self.trip_count);
         Some(Narrowed { op: op.into(), inputs: live.clone(), outputs: live })
-    }
-}
-
-impl Operator for Conditional {
-    fn name(&self) -> &'static str {
-        "conditional"
-    }
-
-    fn functions(&self) -> Vec<(&'static str, &Arc<Function>)> {
-        self.branches.iter().map(|branch| ("branch", branch)).collect()
-    }
-
-    fn functions_mut(&mut self) -> Vec<&mut Arc<Function>> {
-        self.branches.iter_mut().collect()
-    }
-
-    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<Shape>> {
-        let name = self.name();
-        let Some((&chooser, operands)) = inputs.split_first() else {
-            return Err(Error::argument(name, "operands", "one at least", "none"));
-        };
-        let (allowed, expected) = match chooser.dtype() {
-            DType::Pred => (self.branches.len() == 2, "two, for a pred"),
-            DType::S32 => (!self.branches.is_empty(), "one at least"),
-            _ => return Err(Error::argument(name, "index", "pred[] or s32[]", chooser)),
-        };
-        if chooser.rank() != 0 {
-            return Err(Error::argument(name, "index", "pred[] or s32[]", chooser));
-        }
-        if !allowed {
-            return Err(Error::argument(name, "branches", expected, self.branches.len()));
-        }
-        let operands: Vec<Shape> = operands.iter().map(|&shape| shape.clone()).collect();
-        let results = self.branches[0].result_shapes();
-        for (index, branch) in self.branches.iter().enumerate() {
-            signature(name, &format!("branch {index}"), branch, &operands, &results)?;
-        }
-        Ok(results)
-    }
-
-    fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>> {
-        let chooser = inputs[0].to_i128()[0];
-        let last = self.branches.len() - 1;
-        let branch = match inputs[0].shape().dtype() {
-            DType::Pred => usize::from(chooser == 0),
-            _ => usize::try_from(chooser).map_or(last, |index| index.min(last)),
-        };
-        self.branches[branch].eval(&inputs[1..])
-    }
-
-    fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>> {
-        let shapes = self.branches[0].result_shapes();
-        let branches = self
-            .branches
-            .iter()
-            .map(|branch| branch.emit(module, Convention::Tuple))
-            .collect::<Result<Vec<_>>>()?;
-        let operands = vec![&inputs[1..]; branches.len()];
-        Ok(module.add_control("conditional", &shapes, Some(&inputs[0]), &operands, &branches))
-    }
-
-    /// Where the index differs between the elements of the batch, all branches run and each element's is chosen.
-    fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
-        let (index, operands) = (&inputs[0], &inputs[1..]);
-        if index.axis.is_some() {
-            return self.choose(rule, &index.tensor, operands);
-        }
-        let batched: Vec<bool> = operands.iter().map(|operand| operand.axis.is_some()).collect();
-        let (op, results) =
-            self.rewritten(|branch, required| vmap_body(branch, rule.size, &batched, required))?;
-        let operands = batched_state(rule, operands, &batched)?;
-        let inputs: Vec<&Tensor> = std::iter::once(&index.tensor).chain(&operands).collect();
-        Ok(batched_results(rule.builder.push(op, &inputs)?, &results))
-    }
-
-    fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
-        let (index, operands) = (&inputs[0].primal, &inputs[1..]);
-        let active: Vec<bool> = operands.iter().map(|operand| operand.tangent.is_some()).collect();
-        let (op, results) = self.rewritten(|branch, required| jvp_body(branch, &active, required))?;
-        let operands = flatten(operands, &active)?;
-        let inputs: Vec<&Tensor> = std::iter::once(index).chain(&operands).collect();
-        Ok(join(&rule.builder.push(op, &inputs)?, &results))
-    }
-
-    fn partial(&self, rule: &Transposition, inputs: &[Part]) -> Result<Partial> {
-        let linear: Vec<bool> = inputs[1..].iter().map(Part::is_linear).collect();
-        let (op, results) = self.rewritten(|branch, required| known_part(branch, &linear, required))?;
-        let known: Vec<&Tensor> = inputs.iter().filter_map(Part::known).collect();
-        let known = match op.has_side_effect() || results.contains(&false) {
-            true => rule.builder.push(op, &known)?,
-            false => Vec::new(),
-        };
-        Ok(Partial { outputs: Part::list(&rule.outputs, &results, known), residuals: Vec::new() })
-    }
-
-    /// The transpose of the branch that is chosen, which computes again what it needs.
-    fn transpose(
-        &self,
-        rule: &Transposition,
-        inputs: &[Part],
-        _: &[Tensor],
-        cotangents: &[Option<Tensor>],
-    ) -> Result<Vec<Option<Tensor>>> {
-        let linear: Vec<bool> = inputs[1..].iter().map(Part::is_linear).collect();
-        let seeded: Vec<bool> = cotangents.iter().map(Option::is_some).collect();
-        let none = vec![false; linear.len()];
-        let (op, given) =
-            self.rewritten_from(none, |branch, required| transposed(branch, &linear, &seeded, required))?;
-        if !given.contains(&true) {
-            return Ok(vec![None; inputs.len()]);
-        }
-        let inputs: Vec<&Tensor> =
-            inputs.iter().filter_map(Part::known).chain(cotangents.iter().flatten()).collect();
-        let given = [&[false], given.as_slice()].concat();
-        Ok(placed(rule.builder.push(op, &inputs)?, &given))
-    }
-
-    /// Without the results that are not used, and the operands that no branch reads for the others.
-    fn narrowed(&self, used: &[bool], effects: bool) -> Option<Narrowed> {
-        if !used.contains(&false) {
-            return None;
-        }
-        let all = vec![true; self.branches[0].parameters().len()];
-        let branches: Vec<Function> =
-            self.branches.iter().map(|branch| branch.restricted(&all, used, effects)).collect();
-        let none = vec![false; all.len()];
-        let read = branches.iter().fold(none, |read, branch| either(&read, &branch.parameters_read()));
-        let every = vec![true; used.iter().filter(|used| **used).count()];
-        let branches =
-            branches.iter().map(|branch| Arc::new(branch.restricted(&read, &every, effects))).collect();
-        let inputs = [&[true], read.as_slice()].concat();
-        Some(Narrowed { op: Conditional { branches }.into(), inputs, outputs: used.to_vec() })
-    }
-}
-
-impl Conditional {
-    /// The operator of rewritten branches, and which results they have in common: `rewrite` takes those that it
-    /// must give at least, and tells those that it gives.
-    fn rewritten(
-        &self,
-        rewrite: impl Fn(&Function, &[bool]) -> Result<(Function, Vec<bool>)>,
-    ) -> Result<(Conditional, Vec<bool>)> {
-        let results = self.branches.first().map_or(0, |branch| branch.results().len());
-        self.rewritten_from(vec![false; results], rewrite)
-    }
-
-    fn rewritten_from(
-        &self,
-        none: Vec<bool>,
-        rewrite: impl Fn(&Function, &[bool]) -> Result<(Function, Vec<bool>)>,
-    ) -> Result<(Conditional, Vec<bool>)> {
-        settle(none, |required| {
-            let mut union = required.to_vec();
-            let mut branches = Vec::new();
-            for branch in &self.branches {
-                let (branch, given) = rewrite(branch, required)?;
-                union = either(&union, &given);
-                branches.push(Arc::new(branch));
-            }
-            Ok((Conditional { branches }, union))
-        })
-    }
-
-    /// The results of all branches, chosen by an index for each element of the batch.
-    fn choose(&self, rule: &Vmap, index: &Tensor, operands: &[Batched]) -> Result<Vec<Batched>> {
-        let mut chosen = Vec::new();
-        for (number, branch) in self.branches.iter().enumerate().rev() {
-            let results = push_vmap(rule.builder, rule.size, branch, operands.to_vec())?;
-            let results = results.iter().map(|result| rule.leading(result)).collect::<Result<Vec<_>>>()?;
-            if chosen.is_empty() {
-                // Whatever is out of range stands for the last branch.
-                chosen = results;
-                continue;
-            }
-            let this = match index.dtype() {
-                DType::Pred => index.clone(),
-                _ => index.equal(number as i32)?,
-            };
-            let pairs = results.iter().zip(&chosen);
-            chosen = pairs
-                .map(|(result, other)| spread(&this, result.dims())?.select(result, other))
-                .collect::<Result<_>>()?;
-        }
-        let every = vec![true; chosen.len()];
-        Ok(batched_results(chosen, &every))
     }
 }
