@@ -236,6 +236,12 @@ impl Compiled {
     }
 }
 
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiled").field("results", &self.result_shapes()).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Compiled {
     fn drop(&mut self) {
         let mut args =
