@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value};
 use xlann::lower::Form;
-use xlann::target::Target;
+use xlann::target::Platform;
 
 /// Nearest neighbours and approximate top-k through XLA.
 #[derive(Parser)]
@@ -159,8 +159,8 @@ fn parse_dims(text: &str) -> Result<Dims, String> {
 struct Dims(Vec<usize>);
 
 /// The target of the commands that run something.
-fn cpu() -> &'static Target {
-    &xlann::target::cpu::TARGET
+fn cpu() -> &'static Platform {
+    &xlann::target::cpu::PLATFORM
 }
 
 /// Fails early where an output could not be written, rather than after the run, or would replace an input or

@@ -3,6 +3,7 @@
 
 use super::abi::*;
 use super::api::{Api, Value, dtype_of, read_named_values, slice, text};
+use super::executable::Signature;
 use crate::{Error, PjrtCode, Result, Shape};
 
 /// A compiled program, apart from the devices that it may be loaded on.
@@ -85,6 +86,19 @@ impl Compiled {
     /// `raw` must be an executable of this plugin that nothing else destroys.
     pub(super) unsafe fn new(api: &'static Api, raw: *mut PJRT_Executable) -> Compiled {
         Compiled { api, raw }
+    }
+
+    /// Requires that the results are those of the signature.
+    pub(super) fn check_results(&self, signature: &Signature) -> Result<()> {
+        let results = self.result_shapes()?;
+        if results == signature.results {
+            return Ok(());
+        }
+        let list = |shapes: &[Shape]| {
+            format!("[{}]", shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", "))
+        };
+        let argument = format!("results of {}", signature.name);
+        Err(Error::argument("executable", argument, list(&results), list(&signature.results)))
     }
 
     /// The shape of each result.
@@ -219,6 +233,12 @@ impl Compiled {
             }
             Ok(bytes)
         }
+    }
+}
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiled").field("results", &self.result_shapes()).finish_non_exhaustive()
     }
 }
 
