@@ -6,6 +6,7 @@ pub mod runner;
 
 use std::cell::Cell;
 
+use proptest::prelude::*;
 use xlann::{Array, DType, Function, Shape, Tensor, jvp, vjp, vmap};
 
 /// The size of the batches.
@@ -29,6 +30,32 @@ fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
     }
     function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"))
+}
+
+/// Dimensions of arrays, of which few are empty.
+pub fn dims() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![1 => Just(0usize), 2 => Just(1), 9 => 2usize..5], 0..4)
+}
+
+/// Shapes of some values, and which of them feed each.
+pub fn mixes() -> impl Strategy<Value = (Vec<Shape>, Vec<Vec<bool>>)> {
+    let shape = prop::collection::vec(prop_oneof![1 => Just(0usize), 9 => 1usize..4], 0..3)
+        .prop_map(|dims| Shape::new(DType::F64, dims));
+    prop::collection::vec((shape, prop::collection::vec(any::<bool>(), 3)), 1..4)
+        .prop_map(|values| values.into_iter().unzip())
+}
+
+/// New values of the same shapes: each stays, or is made of itself and the sums of those that feed it.
+pub fn mixed(values: &[Tensor], feeds: &[Vec<bool>], weight: f64) -> xlann::Result<Vec<Tensor>> {
+    let next = |(value, feeds): (&Tensor, &Vec<bool>)| {
+        let mut next = value.clone();
+        for (other, _) in values.iter().zip(feeds).filter(|(_, feeds)| **feeds) {
+            let axes: Vec<isize> = (0..other.rank() as isize).collect();
+            next = (next.sin()? + (other.reduce_sum(&axes)? * weight)?)?;
+        }
+        Ok(next)
+    };
+    values.iter().zip(feeds).map(next).collect()
 }
 
 /// Arrays of equal shapes as one, along a new dimension `axis`.
