@@ -2,8 +2,9 @@
 
 mod transforms;
 
+use proptest::prelude::*;
 use transforms::runner::random;
-use transforms::stack;
+use transforms::{derivatives_match, interpreted, mixed, mixes, stack, vmap_matches};
 use xlann::{Array, CustomCall, DType, Function, Shape, Tensor, VmapMethod, grad, jvp, vjp, vmap};
 
 const METHODS: [VmapMethod; 3] = [VmapMethod::Sequential, VmapMethod::ExpandDims, VmapMethod::BroadcastAll];
@@ -282,4 +283,50 @@ fn what_is_not_stated_is_refused() {
         "custom_call: derivative must be a function (f64[3], f64[], f64[3], f64[]) -> (f64[3]), \
          got (f64[3], f64[]) -> (f64[3], s32[])"
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_call((shapes, feeds) in mixes(), stated: bool, seed: u32) {
+        // Also gives an integer, which has no tangent.
+        let reference = Function::trace("reference", &shapes, |x| {
+            let mut results = mixed(x, &feeds, 0.3)?;
+            results.insert(0, x[0].greater(0)?.convert(DType::S32)?);
+            Ok(results)
+        })
+        .unwrap();
+        let every: Vec<usize> = (0..shapes.len()).collect();
+        let forward = jvp(&reference, &every).unwrap();
+        let derivative = Function::trace("derivative", &[shapes.as_slice(), &shapes].concat(), |x| {
+            let results = x[0].builder().call(&forward, &x.iter().collect::<Vec<_>>())?;
+            Ok(results[reference.results().len()..].to_vec())
+        })
+        .unwrap();
+        for method in METHODS {
+            let mut call = CustomCall::new("mix", reference.result_shapes())
+                .reference(reference.clone())
+                .vmap_method(method);
+            if stated {
+                call = call.derivative(derivative.clone());
+            }
+            let f = Function::trace("f", &shapes, |x| {
+                x[0].builder().custom_call(call, &x.iter().collect::<Vec<_>>())
+            })
+            .unwrap();
+            let arguments = |of: &Function, number: u64| -> Vec<Array> {
+                let shapes = of.parameter_shapes().into_iter().zip(10 * (u64::from(seed) + number)..);
+                shapes.map(|(shape, seed)| random(shape, seed)).collect()
+            };
+            interpreted(|| {
+                vmap_matches(&f, |number| arguments(&f, number));
+                derivatives_match(&f, &arguments(&f, 0), &every);
+                // Batched, and then differentiated or batched again.
+                let batched = vmap(&f, 0, 0, 2).unwrap();
+                derivatives_match(&batched, &arguments(&batched, 0), &every);
+                vmap_matches(&batched, |number| arguments(&batched, number));
+            });
+        }
+    }
 }

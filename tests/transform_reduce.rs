@@ -4,7 +4,9 @@ mod transforms;
 
 use proptest::prelude::*;
 use transforms::runner::{random, run};
-use transforms::{derivatives_match, interpreted, traced, vjp_matches, vmap_and_derivatives, vmap_matches};
+use transforms::{
+    derivatives_match, dims, interpreted, traced, vjp_matches, vmap_and_derivatives, vmap_matches,
+};
 use xlann::{Array, DType, Function, Result, Shape, Tensor, grad, jvp, vmap};
 
 type Reduction = fn(&Tensor, &[isize]) -> Result<Tensor>;
@@ -111,8 +113,7 @@ fn contraction() -> impl Strategy<Value = Contraction> {
 
 /// Dimensions, and some of their axes.
 fn reduced() -> impl Strategy<Value = (Vec<usize>, Vec<isize>)> {
-    let size = prop_oneof![1 => Just(0usize), 2 => Just(1), 9 => 2usize..5];
-    prop::collection::vec(size, 0..4).prop_flat_map(|dims| {
+    dims().prop_flat_map(|dims| {
         let axes: Vec<isize> = (0..dims.len() as isize).collect();
         let count = axes.len();
         (Just(dims), prop::sample::subsequence(axes, 0..=count))

@@ -2,6 +2,7 @@
 
 mod transforms;
 
+use proptest::prelude::*;
 use transforms::runner::random;
 use transforms::{derivatives_match, interpreted, jvp_matches, vjp_matches, vmap_matches};
 use xlann::{Array, DType, Function, Operand, Shape, Tensor, jvp};
@@ -281,4 +282,52 @@ fn the_tangent_of_a_sum_over_windows_is_one() {
     // An addition of something else is none.
     let f = windows(&f64s(&[5]), &[3], &[1], &[(0, 0)], |x, _| x + x);
     jvp_matches(&f, &[random(f64s(&[5]), 0), Array::scalar(0.5)], &[0, 1]);
+}
+
+/// Of a dimension, its size, window and stride, and the padding before and after it.
+fn windowed() -> impl Strategy<Value = (usize, usize, usize, (usize, usize))> {
+    (0usize..5, 1usize..4, 1usize..4, (0usize..3, 0usize..3)).prop_map(|(size, window, stride, padding)| {
+        // A window has something to stand on.
+        let padding = if size + padding.0 + padding.1 == 0 { (1, 0) } else { padding };
+        (size, window.min(size + padding.0 + padding.1), stride, padding)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_windows(
+        axes in prop::collection::vec(windowed(), 0..3),
+        combine in 0..COMBINES.len(),
+        integers: bool,
+        seed: u32,
+    ) {
+        let dims: Vec<usize> = axes.iter().map(|axis| axis.0).collect();
+        let window: Vec<usize> = axes.iter().map(|axis| axis.1).collect();
+        let strides: Vec<usize> = axes.iter().map(|axis| axis.2).collect();
+        let padding: Vec<(usize, usize)> = axes.iter().map(|axis| axis.3).collect();
+        let of = |shape: &Shape, combine| windows(shape, &window, &strides, &padding, combine);
+        let f = of(&f64s(&dims), COMBINES[combine].0);
+        // Any init will do on the interpreter, so that the elements of a batch can differ in it.
+        let arguments = |number: u64| arguments(&f, u64::from(seed) + number, &[]);
+        interpreted(|| {
+            vmap_matches(&f, arguments);
+            derivatives_match(&f, &arguments(0), &[0]);
+            derivatives_match(&f, &arguments(0), &[0, 1]);
+            if integers {
+                let shape = Shape::new(DType::S16, dims.as_slice());
+                let f = of(&shape, |x, y| x.minimum(y));
+                vmap_matches(&f, |number| {
+                    let numbers = |shape: Shape, number| {
+                        let values = random(shape.with_dtype(DType::F64), number).to_f64();
+                        let values: Vec<f64> = values.iter().map(|value| (9.0 * value).floor()).collect();
+                        Array::from_f64(shape, &values).unwrap()
+                    };
+                    let number = 2 * (u64::from(seed) + number);
+                    vec![numbers(shape.clone(), number), numbers(shape.with_dims([]), number + 1)]
+                });
+            }
+        });
+    }
 }

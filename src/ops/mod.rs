@@ -1,7 +1,8 @@
 //! The operators, one file for each family.
 //!
 //! A file holds all that there is to know of its operators: their parameters, the methods of [`Tensor`] that
-//! apply them, shape rule, HLO and evaluation. To add one, write its file and add a line to the table below.
+//! apply them, shape rule, evaluation and HLO, and the rules by which they are batched and differentiated. To add
+//! one, write its file and add a line to the table below.
 
 use std::sync::Arc;
 

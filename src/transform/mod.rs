@@ -119,7 +119,7 @@
 //! # Ok::<(), xlann::Error>(())
 //! ```
 //!
-//! Sub-functions (loop bodies, branches, reducers) are transformed with their operator, once each.
+//! Sub-functions (loop bodies, branches, reducers) are transformed with their operator.
 //!
 //! # Which operator has which rule
 //!

@@ -217,7 +217,8 @@ impl Axes {
 ///
 /// Both are an axis for all, or one or none for each; negative axes count from the end, in the shape with the
 /// batch dimension. A parameter without an axis is shared by all of the batch, and a result without one must not
-/// depend on it. Every operator is batched as a whole: nothing is repeated for each element of the batch.
+/// depend on it. Every operator is batched as a whole: nothing is repeated for each element of the batch, but for
+/// custom calls that ask for it ([`VmapMethod::Sequential`](crate::VmapMethod::Sequential)).
 ///
 /// The batch is of `size` elements, which the function's own shapes do not tell.
 ///
