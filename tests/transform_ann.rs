@@ -593,3 +593,16 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn tangents_that_nothing_reads_are_not_carried() {
+    let options = ApproxTopKOptions { tangent: Tangent::Carried, ..ApproxTopKOptions::default() };
+    let f = Function::trace("f", &[Shape::new(DType::F32, [8])], |x| {
+        let indices = x[0].approx_max_k(2, &options)?.1;
+        x[0].sin()?.take_along_axis(&indices, 0)
+    })
+    .unwrap();
+    let derivative = jvp(&f, &[0]).unwrap().to_string();
+    let search = derivative.lines().find(|line| line.contains("approx_max_k[")).unwrap();
+    assert!(search.ends_with("%0"), "{derivative}");
+}

@@ -330,3 +330,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn effects_that_only_some_elements_have_are_refused() {
+    let log = |x: &Tensor| {
+        let log = CustomCall::new("log_tensor", []).side_effect().vmap_method(VmapMethod::ExpandDims);
+        x.builder().custom_call(log, &[x]).map(|_| ())
+    };
+    let shape = Shape::scalar(DType::F32);
+    let logged = Function::trace("logged", std::slice::from_ref(&shape), |x| {
+        log(&x[0])?;
+        x[0].sin()
+    })
+    .unwrap();
+    let plain = Function::trace("plain", std::slice::from_ref(&shape), |x| x[0].cos()).unwrap();
+    let shapes = [Shape::scalar(DType::Pred), shape.clone()];
+    let branches =
+        Function::trace("branches", &shapes, |x| x[0].cond(&[&x[1]], logged.clone(), plain.clone())).unwrap();
+    vmap(&branches, [None, Some(0)], 0, 3).unwrap().check().unwrap();
+    let error = vmap(&branches, [Some(0), Some(0)], 0, 3).unwrap_err().to_string();
+    assert!(error.contains("conditional") && error.contains("side effect"), "{error}");
+
+    let below = Function::trace("below", std::slice::from_ref(&shape), |x| x[0].less(9f32)).unwrap();
+    let double = Function::trace("double", std::slice::from_ref(&shape), |x| {
+        log(&x[0])?;
+        &x[0] + &x[0]
+    })
+    .unwrap();
+    let doubled = Function::trace("doubled", &[shape], |x| {
+        x[0].builder().while_loop(&[&x[0]], below.clone(), double.clone())
+    })
+    .unwrap();
+    let error = vmap(&doubled, 0, 0, 3).unwrap_err().to_string();
+    assert!(error.contains("while") && error.contains("side effect"), "{error}");
+}

@@ -7,7 +7,7 @@
 use crate::ann::recall::{ReductionSize, reduction_output_size};
 use crate::graph::{Tensor, placed};
 use crate::hlo;
-use crate::ops::Operator;
+use crate::ops::{Narrowed, Operator};
 use crate::shape::Dims;
 use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule, zeros};
 use crate::{Array, DType, Error, Result, ScatterKind, Shape};
@@ -70,7 +70,8 @@ pub enum Tangent {
     /// On the CPU this is slower: by a factor of 9.5 for k = 10 of `f32[128,100000]`, 5.6 for k = 10 of `f32[16,4096]`
     /// and 4.3 for k = 100 of `f32[128,1000]`, or 1.3 where both take the two-stage form, for the first of these
     /// (`cargo bench -- derivative`). It is for targets on which a gather costs more than another operand of the
-    /// search.
+    /// search. Of many tangents at one operand ([`vmap`](crate::vmap()) over the tangents only) there is one search,
+    /// and they are gathered.
     Carried,
 }
 
@@ -353,6 +354,16 @@ impl Operator for ApproxTopK {
             operator: self.name(),
             target: "hlo".to_owned(),
             reason: "it has no HLO of its own and is lowered to one of its forms first".to_owned(),
+        })
+    }
+
+    /// Without what is carried for nothing.
+    fn narrowed(&self, used: &[bool], _effects: bool) -> Option<Narrowed> {
+        let carried = used.get(2..).filter(|carried| carried.contains(&false))?;
+        Some(Narrowed {
+            op: self.clone().into(),
+            inputs: [&[true], carried].concat(),
+            outputs: [&[true, true], carried].concat(),
         })
     }
 

@@ -6,8 +6,8 @@ use crate::graph::{Convention, Function, Tensor, placed};
 use crate::hlo;
 use crate::ops::{Narrowed, Operator, either, signature};
 use crate::transform::{
-    Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, flatten, join, jvp_body, known_part, push_vmap,
-    settle, transposed, vmap_body,
+    Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, flatten, join, jvp_body, known_part, no_rule,
+    push_vmap, settle, transposed, vmap_body,
 };
 use crate::{Array, DType, Error, Result, Shape};
 
@@ -246,6 +246,10 @@ impl Conditional {
 
     /// The results of all branches, chosen by an index for each element of the batch.
     fn choose(&self, rule: &Vmap, index: &Tensor, operands: &[Batched]) -> Result<Vec<Batched>> {
+        if self.has_side_effect() {
+            let reason = "a branch has a side effect, and the elements of the batch choose for themselves";
+            return no_rule(self.name(), "vmap", reason);
+        }
         let mut chosen = Vec::new();
         for (number, branch) in self.branches.iter().enumerate().rev() {
             let results = push_vmap(rule.builder, rule.size, branch, operands.to_vec())?;

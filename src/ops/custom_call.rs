@@ -100,7 +100,9 @@ impl CustomCall {
         CustomCall { api_version, ..self }
     }
 
-    /// With a side effect: the call is kept where its results are not used, and not made twice.
+    /// With a side effect: the call is kept where its results are not used, and not made twice, but where a reverse
+    /// derivative computes its results again. [`vmap`](crate::vmap()) refuses a branch or loop with one that some
+    /// elements of the batch take and others do not.
     ///
     /// ```
     /// use xlann::{Builder, CustomCall, DType, Shape};

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::graph::{Builder, Convention, Function, Tensor, chosen};
 use crate::hlo;
+use crate::ops::binary::Binary;
 use crate::ops::reduce::{Kind, walk};
-use crate::ops::{Operator, i64s, increasing, others, signature};
+use crate::ops::{Op, Operator, i64s, increasing, others, signature};
 use crate::shape::Dims;
 use crate::transform::{
     Batched, Dual, Jvp, Part, Partial, Tape, Transposition, Vmap, flatten, join, jvp_body, known_part,
-    push_vmap, settle,
+    push_jvp, push_vmap, settle,
 };
 use crate::{Array, DType, Error, Result, Shape};
 
@@ -226,8 +227,13 @@ impl Operator for ReduceVariadic {
     }
 
     /// The reduction of values and tangents together by the derivative of the reducer, which is associative as
-    /// the reducer is.
+    /// the reducer is; but that of a maximum is not, where it shares between equal values.
     fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        if let Some(extremum) =
+            self.extremum(&inputs.iter().map(|input| input.primal.shape()).collect::<Vec<_>>())?
+        {
+            return push_jvp(rule.builder, &extremum, inputs.to_vec());
+        }
         let (operands, inits) = inputs.split_at(inputs.len() / 2);
         let active = operands.iter().zip(inits);
         let active = active.map(|(operand, init)| operand.tangent.is_some() || init.tangent.is_some());
@@ -288,7 +294,32 @@ fn by_operand(derivative: &Function, active: &[bool]) -> Result<Function> {
     })
 }
 
+/// Whether a reducer is nothing but this operator.
+pub(super) fn reduces_by(reducer: &Function, operator: Binary) -> bool {
+    let [equation] = reducer.equations() else { return false };
+    let [x, y] = reducer.parameters.as_slice() else { return false };
+    let operands = [[x.var, y.var], [y.var, x.var]];
+    equation.op == Op::Binary(operator)
+        && operands.iter().any(|operands| equation.inputs == operands)
+        && equation.outputs == reducer.results
+}
+
 impl ReduceVariadic {
+    /// The same function of inputs of these shapes by `reduce_max` or `reduce_min`, where it is that.
+    fn extremum(&self, inputs: &[&Shape]) -> Result<Option<Function>> {
+        let dimensions: Vec<isize> = self.dimensions.iter().map(|&dimension| dimension as isize).collect();
+        let shapes: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
+        if reduces_by(&self.reducer, Binary::Max) {
+            let maximum = |x: &[Tensor]| x[0].reduce_max(&dimensions)?.maximum(&x[1]);
+            return Function::trace("maximum", &shapes, maximum).map(Some);
+        }
+        if reduces_by(&self.reducer, Binary::Min) {
+            let minimum = |x: &[Tensor]| x[0].reduce_min(&dimensions)?.minimum(&x[1]);
+            return Function::trace("minimum", &shapes, minimum).map(Some);
+        }
+        Ok(None)
+    }
+
     /// The same function of inputs of these shapes by operators on whole arrays: neighbours are combined until
     /// one element is left, and the inits with that. The order stays, which decides between ties.
     fn tree(&self, inputs: &[Shape]) -> Result<Function> {

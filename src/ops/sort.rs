@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::graph::{Builder, Convention, Function, Tensor};
 use crate::hlo;
 use crate::ops::scatter::ScatterKind;
-use crate::ops::{Operator, others, signature};
+use crate::ops::{Narrowed, Operator, others, signature};
 use crate::shape::{Dims, offsets};
 use crate::transform::{
     Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, flatten, join, no_rule, zeros,
@@ -276,6 +276,19 @@ impl Operator for Sort {
             instruction.called_computation_ids = vec![comparator.id()];
         }))
     }
+    /// Without the operands whose outputs are not used and that the comparator does not read.
+    fn narrowed(&self, used: &[bool], effects: bool) -> Option<Narrowed> {
+        let read = self.comparator.parameters_read();
+        let kept: Vec<bool> =
+            used.iter().enumerate().map(|(i, used)| *used || read[2 * i] || read[2 * i + 1]).collect();
+        if !kept.contains(&false) {
+            return None;
+        }
+        let parameters: Vec<bool> = kept.iter().flat_map(|&kept| [kept, kept]).collect();
+        let comparator = Arc::new(self.comparator.restricted(&parameters, &[true], effects));
+        Some(Narrowed { op: Sort { comparator, ..self.clone() }.into(), inputs: kept.clone(), outputs: kept })
+    }
+
     fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
         let (axis, operands) = rule.aligned(inputs)?;
         let dimension = self.dimension + usize::from(axis <= self.dimension);

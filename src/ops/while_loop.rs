@@ -201,6 +201,10 @@ impl Operator for While {
             let last = rule.builder.push(op, &state.iter().collect::<Vec<_>>())?;
             return Ok(Batched::list(last, &batched));
         }
+        if self.has_side_effect() {
+            let reason = "it has a side effect, and the elements of the batch go on for themselves";
+            return no_rule(self.name(), "vmap", reason);
+        }
         let (body, batched) = self.batched_body(rule.size, either(&batched, &changed(&self.body)))?;
         let (goes_on, _) = vmap_body(&self.condition, rule.size, &batched, &[true])?;
         let condition = Function::trace(goes_on.name(), &body.parameter_shapes(), |x| {
