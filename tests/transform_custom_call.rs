@@ -5,7 +5,7 @@ mod transforms;
 use proptest::prelude::*;
 use transforms::runner::random;
 use transforms::{derivatives_match, interpreted, mixed, mixes, stack, vmap_matches};
-use xlann::{Array, CustomCall, DType, Function, Shape, VmapMethod, grad, jvp, vjp, vmap};
+use xlann::{Array, CustomCall, DType, Function, Shape, Tensor, VmapMethod, grad, jvp, vjp, vmap};
 
 const METHODS: [VmapMethod; 3] = [VmapMethod::Sequential, VmapMethod::ExpandDims, VmapMethod::BroadcastAll];
 
@@ -210,6 +210,50 @@ fn a_call_with_a_side_effect_stays_and_is_made_once() {
         })
     });
     let reverse = vjp(&looped.unwrap(), &[0]).unwrap();
+    assert_eq!(calls(&reverse), 1, "{reverse}");
+
+    // Nor is it in what is computed again within what is computed again.
+    let logged = Function::trace("logged", std::slice::from_ref(&shape), |x| {
+        let log = CustomCall::new("log_tensor", []).side_effect();
+        x[0].builder().custom_call(log, &[&x[0]])?;
+        x[0].sin()
+    })
+    .unwrap();
+    let plain = Function::trace("plain", std::slice::from_ref(&shape), |x| x[0].cos()).unwrap();
+    let call = |x: &Tensor| x.builder().call(&logged, &[x]);
+    let twice = |x: &Tensor| x.builder().fori_loop(2, &[x], |_, x| call(&x[0]));
+    let chosen = |x: &Tensor| x.reduce_sum(&[0])?.greater(0)?.cond(&[x], logged.clone(), plain.clone());
+    let choosing = Function::trace("choosing", std::slice::from_ref(&shape), |x| chosen(&x[0])).unwrap();
+    type Body<'a> = &'a dyn Fn(&Tensor) -> xlann::Result<Vec<Tensor>>;
+    let bodies: [Body; 4] = [&twice, &chosen, &|x| twice(&chosen(x)?[0]), &|x| {
+        x.reduce_sum(&[0])?.less(9)?.cond(&[x], choosing.clone(), plain.clone())
+    }];
+    for body in bodies {
+        // The value of the inner result is not linear in the state, so that the way back needs it again.
+        let f = Function::trace("f", std::slice::from_ref(&shape), |x| {
+            x[0].builder().fori_loop(3, &[&x[0]], |_, x| body(&x[0])?[0].sin()? * &x[0])
+        })
+        .unwrap();
+        for wrapped in [f.clone(), vjp(&f, &[0]).unwrap()] {
+            let reverse = vjp(&wrapped, &[0]).unwrap();
+            reverse.check().unwrap();
+            assert_eq!(calls(&reverse), calls(&f), "{reverse}");
+        }
+    }
+
+    // What nothing needs but the call that it goes into is not computed again either.
+    let f = Function::trace("f", &[shape.clone(), shape.clone()], |x| {
+        x[0].builder().fori_loop(3, &[&x[0], &x[1]], |_, x| {
+            let inner = x[0].builder().fori_loop(2, &[&x[0], &x[1]], |_, x| {
+                let next = CustomCall::new("log_tensor", [vector()]).side_effect().reference(plain.clone());
+                let next = x[0].builder().custom_call(next, &[&x[1]])?.remove(0);
+                Ok([x[0].sin()?, next])
+            })?;
+            Ok([(&inner[0].sin()? * &x[0])?, inner[1].clone()])
+        })
+    })
+    .unwrap();
+    let reverse = vjp(&f, &[0]).unwrap();
     assert_eq!(calls(&reverse), 1, "{reverse}");
 }
 

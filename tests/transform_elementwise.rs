@@ -3,9 +3,9 @@
 mod transforms;
 
 use proptest::prelude::*;
-use transforms::runner::{random, run};
+use transforms::runner::{assert_close, random, run};
 use transforms::{derivatives_match, dims, interpreted, traced, vmap_and_derivatives, vmap_matches};
-use xlann::{Array, DType, Direction, Function, Shape, Tensor, vjp, vmap};
+use xlann::{Array, DType, Direction, Function, Shape, Tensor, grad, vjp, vmap};
 
 type Apply = fn(&Tensor) -> xlann::Result<Tensor>;
 
@@ -129,6 +129,28 @@ const PREDS: &[Apply2] = &[
     |x, y| x.not_equal(y),
     |x, y| x.select(y, x),
 ];
+
+#[test]
+fn the_slope_of_a_power_depends_on_the_exponent() {
+    let scalar = Shape::scalar(DType::F64);
+    let power = Function::trace("power", &[scalar.clone(), scalar], |x| x[0].pow(&x[1])).unwrap();
+    let by_x = grad(&power, &[0]).unwrap();
+    let mixed = [grad(&by_x, &[1]).unwrap(), grad(&grad(&power, &[1]).unwrap(), &[0]).unwrap()];
+    for (x, y) in [(2f64, 0f64), (2.0, 3.0), (0.5, 1.0), (3.0, -1.5)] {
+        let expected = x.powf(y - 1.0) * (1.0 + y * x.ln());
+        for mixed in &mixed {
+            let got = run(mixed, &[Array::scalar(x), Array::scalar(y)]).remove(0);
+            assert_close(&got, &Array::scalar(expected), &format!("at {x}^{y}"));
+        }
+    }
+    // A power of 0 is 1 whatever the base is, also where one by it is not finite.
+    let second = grad(&by_x, &[0]).unwrap();
+    for x in [0.0, 1e-320, -3.0, f64::INFINITY] {
+        for derivative in [&by_x, &second] {
+            assert_eq!(run(derivative, &[Array::scalar(x), Array::scalar(0.0)])[0].to_f64(), [0.0], "{x}^0");
+        }
+    }
+}
 
 #[test]
 fn integers_and_preds_in_batches() {

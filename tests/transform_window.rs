@@ -4,7 +4,7 @@ mod transforms;
 
 use proptest::prelude::*;
 use transforms::runner::random;
-use transforms::{derivatives_match, interpreted, jvp_matches, vmap_matches};
+use transforms::{derivatives_match, interpreted, jvp_matches, vjp_matches, vmap_matches};
 use xlann::{Array, DType, Function, Operand, Shape, Tensor, jvp};
 
 type Combine = fn(&Tensor, &Tensor) -> xlann::Result<Tensor>;
@@ -188,6 +188,71 @@ fn windows_have_derivatives() {
             let f = windows(&f64s(dims), window, strides, padding, combine);
             derivatives_match(&f, &arguments(&f, 3, &[init]), &[0]);
         }
+    }
+}
+
+/// Associative and not commutative, with 0 as its identity.
+fn first_that_is_not_0(x: &Tensor, y: &Tensor) -> xlann::Result<Tensor> {
+    x.not_equal(0)?.select(x, y)
+}
+
+/// Values with ties at both ends and inside of windows.
+fn tied(dims: &[usize], seed: u64) -> Array {
+    let values: Vec<f64> = (0..f64s(dims).element_count() as u64)
+        .map(|i| [0.0, 5.0, 5.0, 0.0, 5.0][((i + seed) % 5) as usize])
+        .collect();
+    Array::new(dims, &values).unwrap()
+}
+
+#[test]
+fn elements_are_combined_in_order_both_ways() {
+    let first_greatest: Combine = |x, y| x.greater_equal(y)?.select(x, y);
+    for (combine, init) in [
+        (first_that_is_not_0 as Combine, 0.0),
+        (first_greatest, -9.0),
+        (|x, y| x.maximum(y), -9.0),
+        (|x, y| x.minimum(y), 9.0),
+    ] {
+        for (dims, window, strides) in [
+            (&[4][..], &[4][..], &[1][..]),
+            (&[2, 2], &[2, 2], &[1, 1]),
+            (&[4, 5], &[2, 3], &[1, 2]),
+            (&[9], &[7], &[1]),
+        ] {
+            let padding = vec![(0, 0); dims.len()];
+            let f = windows(&f64s(dims), window, strides, &padding, combine);
+            let arguments = |seed: u64| vec![tied(dims, seed), Array::scalar(init + 0.5 * seed as f64)];
+            vjp_matches(&f, &arguments(0), &[0]);
+            interpreted(|| {
+                (1..5).for_each(|seed| vjp_matches(&f, &arguments(seed), &[0]));
+                vmap_matches(&f, arguments);
+            });
+        }
+    }
+}
+
+#[test]
+fn ties_that_position_breaks_are_broken_alike_in_every_transform() {
+    // The greatest key and its value, of equal keys the first.
+    let best = Function::trace("best", &vec![Shape::scalar(DType::F64); 4], |x| {
+        let left = x[0].greater_equal(&x[2])?;
+        Ok((left.select(&x[0], &x[2])?, left.select(&x[1], &x[3])?))
+    })
+    .unwrap();
+    for (dims, dimensions) in
+        [(&[4][..], &[0isize][..]), (&[2, 2], &[0, 1]), (&[3, 2, 3], &[0, 2]), (&[7, 1], &[0])]
+    {
+        let scalar = f64s(&[]);
+        let f = Function::trace("f", &[f64s(dims), f64s(dims), scalar.clone(), scalar], |x| {
+            x[0].builder().reduce(&[&x[0], &x[1]], &[&x[2], &x[3]], dimensions, best.clone())
+        })
+        .unwrap();
+        let arguments = |seed: u64| {
+            let init = [Array::scalar(-9.0), Array::scalar(seed as f64)];
+            vec![tied(dims, seed), random(f64s(dims), seed), init[0].clone(), init[1].clone()]
+        };
+        vmap_matches(&f, arguments);
+        interpreted(|| (0..5).for_each(|seed| vjp_matches(&f, &arguments(seed), &[0, 1])));
     }
 }
 

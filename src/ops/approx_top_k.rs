@@ -5,11 +5,11 @@
 //! target, are among the true k best.
 
 use crate::ann::recall::{ReductionSize, reduction_output_size};
-use crate::graph::Tensor;
+use crate::graph::{Tensor, placed};
 use crate::hlo;
 use crate::ops::Operator;
 use crate::shape::Dims;
-use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule};
+use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule, zeros};
 use crate::{Array, DType, Error, Result, ScatterKind, Shape};
 
 variants! {
@@ -259,9 +259,8 @@ impl ApproxTopK {
         let mut outputs = operand.builder().push(self.clone(), &inputs)?;
         let found = outputs.split_off(2);
         let (values, indices) = pair(self.name(), outputs)?;
-        let mut found = found.into_iter();
-        let found = carried.iter().map(|carried| carried.and_then(|_| found.next())).collect();
-        Ok((values, indices, found))
+        let given: Vec<bool> = carried.iter().map(Option::is_some).collect();
+        Ok((values, indices, placed(found, &given)))
     }
 }
 
@@ -407,9 +406,8 @@ impl Operator for ApproxTopK {
                 (outputs, found)
             }
         };
-        let mut tangents = tangents.into_iter();
-        let mut found: Vec<Option<Tensor>> =
-            inputs.iter().map(|input| input.tangent.as_ref().and_then(|_| tangents.next())).collect();
+        let active: Vec<bool> = inputs.iter().map(|input| input.tangent.is_some()).collect();
+        let mut found = placed(tangents, &active);
         // The indices have none.
         found.insert(1, None);
         Ok(outputs.into_iter().zip(found).map(|(primal, tangent)| Dual { primal, tangent }).collect())
@@ -438,8 +436,7 @@ impl Operator for ApproxTopK {
     ) -> Result<Vec<Option<Tensor>>> {
         let dimension = self.reduction_dimension as isize;
         let scatter = |(input, cotangent): (&Part, &Option<Tensor>)| match (input, cotangent) {
-            (Part::Linear(shape), Some(cotangent)) => rule
-                .zeros(shape)?
+            (Part::Linear(shape), Some(cotangent)) => zeros(rule.builder, shape)?
                 .scatter_along_axis(&residuals[0], cotangent, dimension, ScatterKind::Add)
                 .map(Some),
             _ => Ok(None),

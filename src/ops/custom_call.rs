@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::graph::{Builder, Convention, Function, Tensor};
 use crate::hlo;
 use crate::hlo::proto::ShapeProto;
-use crate::ops::control::{row, with_row};
+use crate::ops::dynamic_slice::{row, with_row};
 use crate::ops::{Operator, signature};
 use crate::transform::{Batched, Dual, Jvp, Vmap, flatten, join, no_rule, push_jvp, vmap_body, zeros};
 use crate::{Array, Error, Result, Shape};

@@ -79,8 +79,9 @@ pub(crate) trait Operator {
         no_rule(self.name(), "vjp", "it is not linear")
     }
 
-    /// The operator without outputs that are not used, where it can do with less for the others.
-    fn narrowed(&self, _used: &[bool]) -> Option<Narrowed> {
+    /// The operator without outputs that are not used, where it can do with less for the others; `effects` says
+    /// whether what only a side effect needs stays in its sub-functions.
+    fn narrowed(&self, _used: &[bool], _effects: bool) -> Option<Narrowed> {
         None
     }
 
@@ -207,7 +208,8 @@ operators! {
     approx_top_k: ApproxTopK;
     gather: Gather;
     scatter: Scatter;
-    control: While, Conditional;
+    while_loop: While;
+    conditional: Conditional;
     custom_call: CustomCall;
 }
 
@@ -269,6 +271,11 @@ pub(crate) fn increasing(
     }
     let expected = format!("increasing dimensions below {rank}");
     Err(crate::Error::argument(operator, argument, expected, Dims(dimensions)))
+}
+
+/// Which flags are set in one of two lists at least.
+pub(crate) fn either(x: &[bool], y: &[bool]) -> Vec<bool> {
+    x.iter().zip(y).map(|(x, y)| x | y).collect()
 }
 
 /// The dimensions below `rank` that are in none of `taken`.

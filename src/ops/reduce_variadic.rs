@@ -217,8 +217,7 @@ impl Operator for ReduceVariadic {
             let shapes: Vec<Shape> = inputs.iter().map(Batched::inner).collect();
             return push_vmap(rule.builder, rule.size, &self.tree(&shapes)?, inputs.to_vec());
         }
-        let axis = operands.iter().find_map(|operand| operand.axis).unwrap_or(0);
-        let operands = operands.iter().map(|operand| rule.at(operand, axis)).collect::<Result<Vec<_>>>()?;
+        let (axis, operands) = rule.aligned(operands)?;
         let inputs: Vec<&Tensor> = operands.iter().chain(inits.iter().map(|init| &init.tensor)).collect();
         let dimensions: Vec<usize> =
             self.dimensions.iter().map(|&dimension| dimension + usize::from(axis <= dimension)).collect();
@@ -290,8 +289,8 @@ fn by_operand(derivative: &Function, active: &[bool]) -> Result<Function> {
 }
 
 impl ReduceVariadic {
-    /// The same function of inputs of these shapes by operators on whole arrays: halves are combined until one
-    /// element is left, and that with the inits.
+    /// The same function of inputs of these shapes by operators on whole arrays: neighbours are combined until
+    /// one element is left, and the inits with that. The order stays, which decides between ties.
     fn tree(&self, inputs: &[Shape]) -> Result<Function> {
         Function::trace("reduce_tree", inputs, |x| {
             let (operands, inits) = x.split_at(x.len() / 2);
@@ -301,36 +300,38 @@ impl ReduceVariadic {
             let (reduced, _) = operands[0].shape().part(&self.dimensions);
             let mut count: usize = if width == 0 { 0 } else { reduced.iter().product() };
             let order: Vec<isize> = self.dimensions.iter().chain(&kept).map(|&axis| axis as isize).collect();
-            let flat = |operand: &Tensor| operand.transpose(&order)?.reshape(&[count * width]);
-            let mut elements = operands.iter().map(flat).collect::<Result<Vec<_>>>()?;
+            let rows = |operand: &Tensor| operand.transpose(&order)?.reshape(&[count, width]);
+            let mut elements = operands.iter().map(rows).collect::<Result<Vec<_>>>()?;
             while count > 1 {
-                let half = count / 2 * width;
-                let part = |from: usize, to: usize| {
-                    elements.iter().map(|x| x.slice_in_dim(from, to, 1, 0)).collect::<Result<Vec<_>>>()
+                let even = count / 2 * 2;
+                let rows = |from: usize, to: usize| {
+                    elements.iter().map(|x| x.slice_in_dim(from, to, 2, 0)).collect::<Result<Vec<_>>>()
                 };
-                let combined = self.lifted(&part(0, half)?, &part(half, 2 * half)?)?;
+                let combined = self.lifted(&rows(0, even)?, &rows(1, even)?)?;
                 elements = match count % 2 {
                     0 => combined,
                     _ => combined
                         .iter()
-                        .zip(&part(2 * half, count * width)?)
-                        .map(|(combined, left)| Tensor::concatenate(&[combined, left], 0))
+                        .zip(&rows(even, count)?)
+                        .map(|(combined, last)| Tensor::concatenate(&[combined, last], 0))
                         .collect::<Result<_>>()?,
                 };
-                count -= count / 2;
+                count = count.div_ceil(2);
             }
-            let inits = inits.iter().map(|init| init.broadcast_to(&[width])).collect::<Result<Vec<_>>>()?;
+            let inits =
+                inits.iter().map(|init| init.broadcast_to(&[1, width])).collect::<Result<Vec<_>>>()?;
             let reduced = if count == 0 { inits } else { self.lifted(&inits, &elements)? };
             reduced.iter().map(|reduced| reduced.reshape(&dims)).collect::<Result<Vec<_>>>()
         })
     }
 
-    /// The reducer applied to each position of vectors.
+    /// The reducer applied to each position of matrices.
     fn lifted(&self, accumulated: &[Tensor], elements: &[Tensor]) -> Result<Vec<Tensor>> {
-        let (builder, size) = (elements[0].builder(), elements[0].dims()[0]);
-        let arguments = accumulated.iter().chain(elements);
-        let arguments = arguments.map(|tensor| Batched { tensor: tensor.clone(), axis: Some(0) }).collect();
+        let (builder, dims) = (elements[0].builder(), elements[0].dims());
+        let size = dims.iter().product();
+        let flat = |tensor: &Tensor| Ok(Batched { tensor: tensor.reshape(&[size])?, axis: Some(0) });
+        let arguments = accumulated.iter().chain(elements).map(flat).collect::<Result<_>>()?;
         let results = push_vmap(builder, size, &self.reducer, arguments)?;
-        results.iter().map(|result| result.at(size, 0)).collect()
+        results.iter().map(|result| result.at(size, 0)?.reshape(dims)).collect()
     }
 }

@@ -164,6 +164,14 @@ pub(crate) fn zeros(builder: &Builder, shape: &Shape) -> Result<Tensor> {
     builder.constant(Array::zeros(shape.with_dims([]))?)?.broadcast_to(shape.dims())
 }
 
+/// The sum of those that are there.
+pub(crate) fn add_some(x: Option<Tensor>, y: Option<Tensor>) -> Result<Option<Tensor>> {
+    match (x, y) {
+        (Some(x), Some(y)) => (x + y).map(Some),
+        (x, y) => Ok(x.or(y)),
+    }
+}
+
 /// Repeats `step`, which may set flags and never clears one, until the flags stay as they are, and gives them with
 /// what it made of them: which values of a loop have a batch dimension or a tangent.
 pub(crate) fn settle<T>(
