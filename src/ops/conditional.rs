@@ -21,8 +21,10 @@ pub(crate) struct Conditional {
 }
 
 impl Tensor {
-    /// The results of `on_true` or of `on_false` for `operands`, by the value of this scalar pred. Only the
-    /// chosen function runs.
+    /// The results of `on_true` or of `on_false` for `operands`, by the value of this scalar pred.
+    ///
+    /// Only the chosen function runs. Batched by [`vmap`](crate::vmap()) with a pred that differs between the elements
+    /// of the batch, both run, for all of the batch, and of each element the chosen results are taken.
     ///
     /// # Errors
     /// Where this tensor is not a scalar pred, or a function does not take the operands, or they differ in their
@@ -49,7 +51,10 @@ impl Tensor {
     }
 
     /// The results for `operands` of the branch whose number is this scalar s32; any number out of range stands
-    /// for the last branch. Only the chosen function runs.
+    /// for the last branch.
+    ///
+    /// Only the chosen function runs. Batched by [`vmap`](crate::vmap()) with a number that differs between the elements
+    /// of the batch, all run, for all of the batch, and of each element the chosen results are taken.
     ///
     /// # Errors
     /// Where this tensor is not a scalar s32, there is no branch, a branch does not take the operands, or they
