@@ -7,7 +7,7 @@ use transforms::runner::{random, run};
 use transforms::{
     derivatives_match, dims, interpreted, traced, vjp_matches, vmap_and_derivatives, vmap_matches,
 };
-use xlann::{Array, DType, Function, Result, Shape, Tensor, grad, jvp, vmap};
+use xlann::{Array, DType, Function, Result, Shape, Tensor, grad, jvp, vjp, vmap};
 
 type Reduction = fn(&Tensor, &[isize]) -> Result<Tensor>;
 
