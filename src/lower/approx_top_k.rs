@@ -6,13 +6,21 @@
 use crate::graph::{Function, Tensor};
 use crate::lower::blocks;
 use crate::lower::native::native;
-use crate::lower::policy::Plan;
+use crate::lower::policy::{Capabilities, Plan};
 use crate::lower::two_stage::two_stage;
 use crate::ops::approx_top_k::{ApproxTopK, Direction};
 use crate::{DType, Result, Shape};
 
+/// Finds the best of rows with any NaNs exactly, and the elements of the carried operands there.
+pub(super) type Exact = fn(&Tensor, &[Tensor], usize, Direction) -> Result<Vec<Tensor>>;
+
 /// Values and indices of an approximate top-k as planned, and the elements of each carried operand.
-pub(super) fn expand(op: &ApproxTopK, inputs: &[Tensor], plan: Plan) -> Result<Vec<Tensor>> {
+pub(super) fn expand(
+    op: &ApproxTopK,
+    inputs: &[Tensor],
+    plan: Plan,
+    capabilities: &Capabilities,
+) -> Result<Vec<Tensor>> {
     let count = op.output_size(inputs[0].shape())?;
     let dimension = op.reduction_dimension as isize;
     let mut batch = inputs[0].dims().to_vec();
@@ -21,18 +29,26 @@ pub(super) fn expand(op: &ApproxTopK, inputs: &[Tensor], plan: Plan) -> Result<V
     let rows = |input: &Tensor| input.move_axis(dimension, -1)?.reshape(&sizes);
     let rows = inputs.iter().map(rows).collect::<Result<Vec<_>>>()?;
     let (rows, carried) = (&rows[0], &rows[1..]);
+    // A sort that carries operands along is never a partial one.
+    let partitions = capabilities.fast_top_k.contains(&rows.dtype()) && carried.is_empty();
+    let again: Exact = if partitions { sort_prepared } else { strided_blocks };
+    let as_they_are = rows.dtype() == DType::F32 && op.direction == Direction::Max && carried.is_empty();
     let results = match plan {
         Plan::Native(reduction) => return native(op, inputs, reduction),
         // Of no rows there are no windows either.
         _ if sizes[0] == 0 => none(rows, carried, count)?,
-        Plan::Blocks { strided: true } => exact(rows, carried, count, op.direction)?,
-        Plan::Blocks { strided: false } => {
+        Plan::Blocks if capabilities.strided_blocks => strided_blocks(rows, carried, count, op.direction)?,
+        Plan::Blocks => {
             let (values, indices) = blocks::adjacent(rows, count, op.direction)?;
-            without_nan(rows, carried, op.direction, vec![values, indices])?
+            without_nan(rows, carried, op.direction, vec![values, indices], again)?
         }
-        Plan::TwoStage { buckets } => two_stage(rows, carried, count, op, buckets)?,
-        Plan::Sort { prepared: true } => sort_prepared(rows, carried, count, op.direction)?,
-        Plan::Sort { prepared: false } => sort(rows, carried, count, op.direction)?,
+        Plan::TwoStage { buckets } => two_stage(rows, carried, count, op, buckets, again)?,
+        // Preparing the rows would cost a pass, where they need no other.
+        Plan::Sort if as_they_are && !capabilities.fuses_into_top_k => {
+            let (values, indices) = rows.top_k(count)?;
+            without_nan(rows, carried, op.direction, vec![values, indices], again)?
+        }
+        Plan::Sort => sort_prepared(rows, carried, count, op.direction)?,
     };
     let dims = [&batch[..], &[count]].concat();
     let restore = |tensor: &Tensor| tensor.reshape(&dims)?.move_axis(-1, dimension);
@@ -46,17 +62,7 @@ fn none(rows: &Tensor, carried: &[Tensor], count: usize) -> Result<Vec<Tensor>> 
     [Ok(values), Ok(indices)].into_iter().chain(carried).collect()
 }
 
-/// The target's own top-k of whole rows, which are searched as they are where no NaN is among the results.
-fn sort(rows: &Tensor, carried: &[Tensor], count: usize, direction: Direction) -> Result<Vec<Tensor>> {
-    if direction == Direction::Max && rows.dtype() == DType::F32 && carried.is_empty() {
-        // Preparing the rows would cost a pass.
-        let (values, indices) = rows.top_k(count)?;
-        return without_nan(rows, carried, direction, vec![values, indices]);
-    }
-    sort_prepared(rows, carried, count, direction)
-}
-
-/// As [`sort`], of rows with any NaNs.
+/// The target's own top-k of whole rows with any NaNs.
 fn sort_prepared(
     rows: &Tensor,
     carried: &[Tensor],
@@ -76,7 +82,12 @@ fn sort_prepared(
 }
 
 /// The best of rows with any NaNs by strided blocks, and the elements of the carried operands gathered there.
-fn exact(rows: &Tensor, carried: &[Tensor], count: usize, direction: Direction) -> Result<Vec<Tensor>> {
+fn strided_blocks(
+    rows: &Tensor,
+    carried: &[Tensor],
+    count: usize,
+    direction: Direction,
+) -> Result<Vec<Tensor>> {
     let (values, indices) = blocks::strided(&ascending(rows, direction)?, count)?;
     let mut results = vec![signed(&values, direction)?, indices];
     for carried in carried {
@@ -107,13 +118,14 @@ pub(super) fn top_k_with(rows: &Tensor, others: &[Tensor], count: usize) -> Resu
     sorted.iter().map(|sorted| sorted.slice_in_dim(0, count, 1, 1)).collect()
 }
 
-/// The results, or where a NaN is among them, those of [`exact`]: it is there for want of other values,
+/// The results, or where a NaN is among them, those of `again`: it is there for want of other values,
 /// or because the form lost some.
 pub(super) fn without_nan(
     rows: &Tensor,
     carried: &[Tensor],
     direction: Direction,
     results: Vec<Tensor>,
+    again: Exact,
 ) -> Result<Vec<Tensor>> {
     let values = &results[0];
     let count = values.dims()[1];
@@ -121,7 +133,7 @@ pub(super) fn without_nan(
     let inputs = 1 + carried.len();
     let operands: Vec<&Tensor> = std::iter::once(rows).chain(carried).chain(&results).collect();
     let shapes: Vec<Shape> = operands.iter().map(|tensor| tensor.shape().clone()).collect();
-    let again = Function::trace("exact", &shapes, |x| exact(&x[0], &x[1..inputs], count, direction))?;
+    let again = Function::trace("again", &shapes, |x| again(&x[0], &x[1..inputs], count, direction))?;
     let keep = Function::trace("keep", &shapes, |x| Ok(x[inputs..].to_vec()))?;
     nan_found.cond(&operands, again, keep)
 }

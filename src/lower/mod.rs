@@ -104,7 +104,7 @@ fn expand(
         if let Op::ApproxTopK(op) = &equation.op {
             let carried = inputs.len() - 1;
             let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, capabilities, options)?;
-            let results = approx_top_k::expand(op, inputs, plan)?;
+            let results = approx_top_k::expand(op, inputs, plan, capabilities)?;
             choices.push(choice);
             return Ok(results);
         }

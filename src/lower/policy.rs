@@ -163,9 +163,9 @@ impl std::fmt::Display for Choice {
 /// A form with what is planned for one operand.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Plan {
-    Sort { prepared: bool },
+    Sort,
     TwoStage { buckets: usize },
-    Blocks { strided: bool },
+    Blocks,
     Native(ReductionSize),
 }
 
@@ -234,7 +234,7 @@ impl Planner<'_> {
 
     fn plan(&self, form: Form) -> Result<Plan> {
         Ok(match form {
-            Form::Sort => Plan::Sort { prepared: self.capabilities.fuses_into_top_k },
+            Form::Sort => Plan::Sort,
             Form::TwoStage => Plan::TwoStage {
                 buckets: two_stage_buckets(
                     self.op,
@@ -243,7 +243,7 @@ impl Planner<'_> {
                     self.capabilities.bucket_multiple,
                 )?,
             },
-            Form::Blocks => Plan::Blocks { strided: self.capabilities.strided_blocks },
+            Form::Blocks => Plan::Blocks,
             Form::NativeTight if self.op.aggregate_to_topk => Plan::Native(self.tight()?),
             Form::Native | Form::NativeTight => Plan::Native(self.xlas()?),
         })
@@ -265,7 +265,7 @@ impl Planner<'_> {
         let op = self.op;
         let whole = op.reduction_input_size_override;
         match plan {
-            Plan::Sort { .. } | Plan::Blocks { .. } => Ok(1.0),
+            Plan::Sort | Plan::Blocks => Ok(1.0),
             Plan::TwoStage { buckets } => {
                 let whole = whole.unwrap_or(self.size);
                 let buckets = (buckets as f64 * (whole as f64 / self.size as f64)) as usize;

@@ -1,7 +1,7 @@
 //! The two-stage form: the best of each bucket, then the top-k of these winners.
 
 use crate::graph::{Function, Tensor};
-use crate::lower::approx_top_k::{signed, top_k_of_few, top_k_with, without_nan};
+use crate::lower::approx_top_k::{Exact, signed, top_k_of_few, top_k_with, without_nan};
 use crate::ops::approx_top_k::ApproxTopK;
 use crate::recall::buckets_for_recall;
 use crate::{Array, DType, Operand, Result, Shape};
@@ -13,6 +13,7 @@ pub(super) fn two_stage(
     count: usize,
     op: &ApproxTopK,
     buckets: usize,
+    again: Exact,
 ) -> Result<Vec<Tensor>> {
     let [batch, size] = [rows.dims()[0], rows.dims()[1]];
     let builder = rows.builder();
@@ -65,7 +66,7 @@ pub(super) fn two_stage(
         top_k_with(&winners[0], &winners[1..], count)?
     };
     results[0] = restore(&results[0])?;
-    without_nan(rows, carried, op.direction, results)
+    without_nan(rows, carried, op.direction, results, again)
 }
 
 /// The reducer that keeps the greater of two values and what comes with it: its index, which is negative where it is
