@@ -25,7 +25,7 @@ pub struct SearchArguments {
     /// The share of the true neighbours that is expected among those found, in (0, 1]
     #[arg(long, default_value_t = 0.95, allow_negative_numbers = true, value_name = "R", value_parser = share)]
     recall_target: f32,
-    /// The form of the approximate top-k: auto, sort, two-stage or blocks
+    /// The form of the approximate top-k: auto, sort, two-stage, blocks, native or native-tight
     #[arg(long, default_value = "auto", value_name = "FORM", value_parser = parse_form)]
     // Spelled out, as clap takes an `Option` for an optional argument.
     lowering: std::option::Option<Form>,

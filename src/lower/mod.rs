@@ -5,7 +5,10 @@
 //! is one HLO instruction or a few for each equation.
 
 mod approx_top_k;
+mod blocks;
+mod native;
 mod policy;
+mod two_stage;
 
 use crate::graph::{Convention, Function, Tensor};
 use crate::hlo::{self, HloModuleProto};
@@ -99,8 +102,9 @@ fn expand(
         .collect::<Result<_>>()?;
     let results = function.interpret(arguments, |equation, inputs| {
         if let Op::ApproxTopK(op) = &equation.op {
-            let choice = policy::choose(op, inputs[0].shape(), inputs.len() - 1, capabilities, options)?;
-            let results = approx_top_k::expand(op, inputs, choice.form)?;
+            let carried = inputs.len() - 1;
+            let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, capabilities, options)?;
+            let results = approx_top_k::expand(op, inputs, plan)?;
             choices.push(choice);
             return Ok(results);
         }

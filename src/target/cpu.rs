@@ -37,10 +37,16 @@ pub const PLATFORM: Platform = Platform {
 pub const CAPABILITIES: Capabilities = Capabilities {
     target: "cpu",
     forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
+    sorted_at_once: 0,
     blocks_over_two_stage: 200,
     blocks_over_sort: 100,
+    blocks_over_full_sort: 2,
     two_stage_over_sort: 2,
+    bucket_multiple: 1,
+    strided_blocks: false,
     fast_top_k: &[DType::F16, DType::BF16, DType::F32],
+    fuses_into_top_k: false,
+    native: &[],
 };
 
 /// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.
