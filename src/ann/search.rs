@@ -263,7 +263,7 @@ impl Searcher {
         }
         let start = Instant::now();
         let function = search_function(self.metric, self.database_shape(), size, &self.options)?;
-        let options = lower::Options { approx_top_k: self.options.form };
+        let options = lower::Options { approx_top_k: self.options.form, ..lower::Options::default() };
         let (executable, choices) = self.session.compile_with(&function, &options)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
         batches.insert(size, Arc::clone(&batch));

@@ -75,7 +75,7 @@ impl Hlo {
                 );
                 let options = arguments.options();
                 let function = search_function(arguments.metric(), &database, count, &options)?;
-                Ok((function, lower::Options { approx_top_k: options.form }))
+                Ok((function, lower::Options { approx_top_k: options.form, ..lower::Options::default() }))
             }
         }
     }

@@ -4,11 +4,12 @@ use super::abi::{Args, PJRT_Client_Compile_Args, PJRT_LoadedExecutable_Execute_A
 use super::executable::Signature;
 use crate::{Error, PjrtCode, Result};
 
-/// Requires that parameters and results fit the memory that there is: XLA:CPU can crash while it compiles a
-/// program for far more.
-pub(super) fn check_compile(signature: &Signature) -> Result<()> {
+/// Requires that parameters and results of all devices fit the memory that there is: XLA:CPU can crash while it
+/// compiles a program for far more.
+pub(super) fn check_compile(signature: &Signature, devices: usize) -> Result<()> {
     let shapes = signature.parameters.iter().chain(&signature.results);
     let needed = shapes.fold(0u64, |needed, shape| needed.saturating_add(shape.byte_count() as u64));
+    let needed = needed.saturating_mul(devices as u64);
     check(PJRT_Client_Compile_Args::CALL, signature, needed, ["MemTotal:", "SwapTotal:"])
 }
 

@@ -19,6 +19,7 @@ pub const TARGET: Target = Target {
     },
     wheels: &[LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU],
     client_options: &[],
+    device_count_option: Some("cpu_device_count"),
     // On by default, and it has maxima and minima drop NaNs.
     xla_options: &[("xla_cpu_enable_fast_min_max", false)],
     capabilities: &CAPABILITIES,

@@ -8,7 +8,9 @@ pub mod cpu;
 use crate::data::{self, Installed, Wheel};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
-use crate::pjrt::{Client, CompileOptions, Executable, Plugin, PluginSpec, Program, Signature, Value};
+use crate::pjrt::{
+    Client, CompileOptions, Device, Executable, Plugin, PluginSpec, Program, Signature, Value,
+};
 use crate::{Error, Result};
 
 /// A kind of device, and how it is reached.
@@ -30,6 +32,8 @@ pub struct Target {
     pub wheels: &'static [Wheel],
     /// The options that a client is created with.
     pub client_options: &'static [(&'static str, Value)],
+    /// The option by which a client is created with a number of devices, where that is not the machine's.
+    pub device_count_option: Option<&'static str>,
     /// The options of XLA's own that functions are compiled with.
     pub xla_options: &'static [(&'static str, bool)],
     /// What can be lowered for it.
@@ -99,7 +103,35 @@ impl Target {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn session(&self) -> Result<Session> {
-        let client = Client::new(Plugin::find(&self.plugin)?, self.client_options)?;
+        self.session_of(self.client_options)
+    }
+
+    /// As [`session`](Target::session), with a number of devices: as many as asked for where it can be chosen, as
+    /// on the CPU, whose devices share its processors and memory; elsewhere as many at least.
+    ///
+    /// # Errors
+    /// As [`session`](Target::session), and where there are fewer devices.
+    ///
+    /// ```
+    /// use xlann::target::cpu;
+    ///
+    /// if let Ok(session) = cpu::TARGET.session_with_devices(4) {
+    ///     assert_eq!(session.client().devices().len(), 4);
+    /// }
+    /// ```
+    pub fn session_with_devices(&self, count: usize) -> Result<Session> {
+        let count_option = self.device_count_option.map(|name| (name, Value::Int(count as i64)));
+        let options: Vec<_> = self.client_options.iter().cloned().chain(count_option).collect();
+        let session = self.session_of(&options)?;
+        let there = session.client.devices().len();
+        if !(1..=there).contains(&count) {
+            return Err(Error::argument("session", "devices", format!("from 1 to {there}"), count));
+        }
+        Ok(session)
+    }
+
+    fn session_of(&self, options: &[(&str, Value)]) -> Result<Session> {
+        let client = Client::new(Plugin::find(&self.plugin)?, options)?;
         Ok(Session { client, target: *self })
     }
 }
@@ -178,8 +210,12 @@ impl Session {
 
     /// As [`compile`](Session::compile), in the forms that the options ask for; also gives which were taken.
     ///
+    /// Of several replicas, each runs on the client's device of its number, the first on the first
+    /// ([`Executable::run_replicas`]).
+    ///
     /// # Errors
-    /// As [`compile`](Session::compile), and where a form that was asked for is not the target's.
+    /// As [`compile`](Session::compile), and where a form that was asked for is not the target's, or there are
+    /// fewer devices than replicas.
     ///
     /// ```
     /// use xlann::{ApproxTopKOptions, DType, Function, Session, Shape, lower};
@@ -205,8 +241,12 @@ impl Session {
             results: function.result_shapes(),
         };
         let module = lowered.module.to_bytes();
-        let compile_options =
-            CompileOptions { overrides: self.target.xla_options.to_vec(), ..CompileOptions::default() };
+        let compile_options = CompileOptions {
+            num_replicas: options.replicas,
+            devices: self.client.devices().iter().take(options.replicas).map(Device::id).collect(),
+            overrides: self.target.xla_options.to_vec(),
+            ..CompileOptions::default()
+        };
         let executable = self.client.compile(Program::Hlo(&module), signature, &compile_options)?;
         Ok((executable, lowered.choices))
     }

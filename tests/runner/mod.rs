@@ -4,7 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-pub use common::session;
+pub use common::{devices, session};
 use xlann::lower::{Form, Options, lower};
 use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, target};
 
@@ -83,7 +83,7 @@ pub fn top_k(shape: &Shape, k: usize, min: bool, options: &ApproxTopKOptions) ->
 /// Results of a function lowered in a form: its plain operators on the interpreter and, where there is one, on
 /// the CPU, for each of several lists of arguments.
 pub fn in_form(function: &Function, form: Option<Form>, arguments: &[Vec<Array>]) -> Vec<[Vec<Array>; 2]> {
-    let options = Options { approx_top_k: form };
+    let options = Options { approx_top_k: form, ..Options::default() };
     let lowered = lower(function, &target::cpu::CAPABILITIES, &options).unwrap();
     lowered.function.check().unwrap_or_else(|problem| panic!("{problem}\n{}", lowered.function));
     let executable = session().map(|session| session.compile_with(function, &options).unwrap().0);
@@ -160,6 +160,22 @@ pub fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
         let got = executable.run_arrays(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
         assert_eq!(got.len(), expected.len(), "{function}");
         for (got, expected) in got.iter().zip(&expected) {
+            assert_close(got, expected, function);
+        }
+    }
+    expected
+}
+
+/// As [`run`], for replicas of a function, each with its arguments and results.
+pub fn run_replicas(function: &Function, arguments: &[Vec<Array>]) -> Vec<Vec<Array>> {
+    function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    let expected =
+        function.eval_replicas(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    if let Some(session) = devices() {
+        let got = common::run_replicas(session, function, arguments)
+            .unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+        assert_eq!(got.len(), expected.len(), "{function}");
+        for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
             assert_close(got, expected, function);
         }
     }
