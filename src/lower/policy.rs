@@ -76,6 +76,8 @@ pub struct Capabilities {
     pub two_stage_over_sort: usize,
     /// The dtypes whose values the target's own top-k partitions rather than sorts.
     pub fast_top_k: &'static [DType],
+    /// The dtypes of databases that are searched as they are; others are converted to f32.
+    pub searched: &'static [DType],
 }
 
 /// The form that one approximate top-k took.

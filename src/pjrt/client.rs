@@ -349,6 +349,27 @@ impl Client {
         }
     }
 
+    /// Requires that each of the first devices has room for what is `uploaded` and for what is `made` of it there, in
+    /// bytes, as far as that is known. In host memory, what is uploaded may be read where it is.
+    pub(crate) fn check_room(
+        &self,
+        name: &str,
+        devices: usize,
+        uploaded: u64,
+        made: u64,
+        read_in_place: bool,
+    ) -> Result<()> {
+        if self.is_in_host_memory() {
+            let of_all = |bytes: u64| bytes.saturating_mul(devices as u64);
+            return match read_in_place {
+                true => memory::check_upload(name, of_all(made), of_all(uploaded)),
+                false => memory::check_upload(name, of_all(made.saturating_add(uploaded)), 0),
+            };
+        }
+        let needed = uploaded.saturating_add(made);
+        self.devices().iter().take(devices).try_for_each(|device| memory::check_device(name, device, needed))
+    }
+
     /// The position of a device among this client's.
     fn index(&self, device: &Device) -> Result<usize> {
         self.device_index(device.raw)

@@ -37,6 +37,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     blocks_over_sort: 100,
     two_stage_over_sort: 2,
     fast_top_k: &[DType::F16, DType::BF16, DType::F32],
+    searched: &[DType::F32, DType::F64],
 };
 
 /// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.
