@@ -62,7 +62,7 @@ fn topk(c: &mut Criterion) {
             .unwrap();
             let truth = &function.eval(std::slice::from_ref(&scores)).unwrap()[1];
             for form in Form::ALL {
-                let options = Options { approx_top_k: Some(form), ..Options::default() };
+                let options = Options { approx_top_k: Some(form) };
                 let (executable, _) = session.compile_with(&function, &options).unwrap();
                 let found = &host_results(&executable, &[&operand])[1];
                 let recall = ann::recall(found, truth).unwrap();
@@ -98,9 +98,8 @@ fn derivative(c: &mut Criterion) {
                 .unwrap();
             let truth = &topk.eval(std::slice::from_ref(&scores)).unwrap()[1];
             let derivative = jvp(&topk, &[0]).unwrap();
-            let (executable, choices) = session
-                .compile_with(&derivative, &Options { approx_top_k: form, ..Options::default() })
-                .unwrap();
+            let (executable, choices) =
+                session.compile_with(&derivative, &Options { approx_top_k: form }).unwrap();
             let results = host_results(&executable, &operands.each_ref());
             let recall = ann::recall(&results[1], truth).unwrap();
             // Of fewer results the recall varies more: by this at most, in all but one of a thousand samples.

@@ -193,12 +193,17 @@ fn replicas_that_do_not_fit_are_refused() {
     assert_eq!(refusal(f.eval_replicas(&vec![vec![x.clone()]; 3])), wrong(3));
     assert_eq!(refusal(f.eval_replicas(&[])), wrong(0));
     assert_eq!(refusal(f.eval_replicas(&vec![vec![]; 4])), "f: takes 1 arguments, got 0");
-    for replicas in [0, 1, 5] {
-        let options = lower::Options { replicas, ..lower::Options::default() };
-        assert_eq!(refusal(lower::lower(&f, &target::cpu::CAPABILITIES, &options)), wrong(replicas));
-    }
     if let Some(session) = devices() {
         assert_eq!(refusal(session.compile(&f)), wrong(1));
+        for replicas in [0, 2, 5] {
+            let compiled = session.compile_replicas(&f, &lower::Options::default(), replicas);
+            assert_eq!(refusal(compiled), wrong(replicas));
+        }
+        let plain = Function::trace("g", std::slice::from_ref(&shape), |x| x[0].exp()).unwrap();
+        for replicas in [0, 5, usize::MAX] {
+            let problem = refusal(session.compile_replicas(&plain, &lower::Options::default(), replicas));
+            assert!(problem.starts_with("compile: num_replicas must be from 1 on"), "{problem}");
+        }
     }
     // Collectives of different numbers.
     let f = Function::trace("f", &[shape.clone()], |x| x[0].all_gather(0, 4)?.all_gather(0, 2)).unwrap();
@@ -233,7 +238,7 @@ fn its_hlo_is_xlas() {
         (&x[0] + x[0].builder().replica_id(3)?)?.all_gather(0, 3)
     })
     .unwrap();
-    let options = lower::Options { replicas: 3, ..lower::Options::default() };
+    let options = lower::Options::default();
     let text = lower::lower(&f, &target::cpu::CAPABILITIES, &options).unwrap().module.to_string();
     for line in [
         "%replica-id = u32[] replica-id()",

@@ -259,7 +259,7 @@ fn devices_that_do_not_fit_are_refused() {
     let problem = numbered(client, 5, &[]).unwrap_err().to_string();
     let expected = "from 1 on, with replicas times partitions at most 4, got 5";
     assert_eq!(problem, format!("compile: num_replicas must be {expected}"));
-    let problem = cpu::TARGET.session_with_devices(0).unwrap_err().to_string();
+    let problem = cpu::PLATFORM.session_with_devices(0).unwrap_err().to_string();
     assert_eq!(problem, "client: cpu_device_count must be an integer from 1 to 1024, got 0");
 }
 
@@ -567,7 +567,7 @@ fn a_signature_that_is_not_the_modules_is_refused() {
     let Some(session) = common::session() else { return };
     let f32s = Shape::new(DType::F32, [4]);
     let function = Function::trace("double", std::slice::from_ref(&f32s), |x| &x[0] + &x[0]).unwrap();
-    let lowered = lower(&function, session.target().capabilities, &Options::default()).unwrap();
+    let lowered = lower(&function, session.platform().capabilities, &Options::default()).unwrap();
     let compile = |parameters: Vec<Shape>| {
         let signature = Signature { name: "double".into(), parameters, results: vec![f32s.clone()] };
         session.client().compile(

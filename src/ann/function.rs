@@ -40,7 +40,7 @@ pub fn search_function(
 }
 
 /// The search of `queries` queries in a database over several devices, as the function of each of as many replicas
-/// ([`lower::Options::replicas`](crate::lower::Options::replicas)).
+/// ([`Session::compile_replicas`](crate::Session::compile_replicas)).
 ///
 /// Row i of the n rows is replica i mod `devices`' row i / `devices`. Its `database` parameter is its rows,
 /// `[n / devices, d]`, and its norms are those of these rows. Where n mod `devices` rows are left over at the end,

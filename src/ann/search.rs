@@ -182,7 +182,7 @@ impl Searcher {
     /// use xlann::ann::{Metric, SearchOptions, Searcher};
     /// use xlann::{Array, target};
     ///
-    /// if let Ok(session) = target::cpu::TARGET.session_with_devices(2) {
+    /// if let Ok(session) = target::cpu::PLATFORM.session_with_devices(2) {
     ///     let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
     ///     let searcher = Searcher::over(&session, 2, database, Metric::L2, SearchOptions::new(2))?;
     ///     let found = searcher.search(&Array::new([1, 2], &[0f32, 2.0])?)?;
@@ -207,7 +207,7 @@ impl Searcher {
             return Err(Error::argument("search", "devices", expected, devices));
         }
         let dtype = match given.dtype() {
-            dtype if session.target().capabilities.searched.contains(&dtype) => dtype,
+            dtype if session.platform().capabilities.searched.contains(&dtype) => dtype,
             _ => DType::F32,
         };
         let shape = given.with_dtype(dtype);
@@ -371,8 +371,8 @@ impl Searcher {
 
     /// Runs a function of each device's first arguments on all devices.
     fn run(&self, function: &Function) -> Result<Vec<Vec<Buffer>>> {
-        let options = lower::Options { replicas: self.devices(), ..lower::Options::default() };
-        let (executable, _) = self.session.compile_with(function, &options)?;
+        let options = lower::Options::default();
+        let (executable, _) = self.session.compile_replicas(function, &options, self.devices())?;
         let count = function.parameters().len();
         let arguments = self.arguments.iter().map(|arguments| arguments.iter().take(count).collect());
         executable.run_replicas(&arguments.collect::<Vec<_>>())
@@ -398,8 +398,8 @@ impl Searcher {
         let start = Instant::now();
         let devices = self.devices();
         let function = sharded_search_function(self.metric, &self.database, size, devices, &self.options)?;
-        let options = lower::Options { approx_top_k: self.options.form, replicas: devices };
-        let (executable, choices) = self.session.compile_with(&function, &options)?;
+        let options = lower::Options { approx_top_k: self.options.form };
+        let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
         batches.insert(size, Arc::clone(&batch));
         Ok(batch)

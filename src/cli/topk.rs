@@ -53,7 +53,7 @@ impl TopkArguments {
     }
 
     pub fn options(&self) -> Options {
-        Options { approx_top_k: self.lowering, ..Options::default() }
+        Options { approx_top_k: self.lowering }
     }
 }
 

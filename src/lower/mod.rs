@@ -27,19 +27,10 @@ pub use policy::{Capabilities, Choice, Form};
 /// assert_eq!(lowered.choices[0].to_string(), "approx_max_k f32[128,1000] k=10: sort (asked for)");
 /// # Ok::<(), xlann::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Options {
     /// The form of every approximate top-k; by default the target's policy chooses for each.
     pub approx_top_k: Option<Form>,
-    /// On how many devices the function runs, each with arguments of its own; what they do together are
-    /// operators such as [`Tensor::all_gather`]. Default: 1.
-    pub replicas: usize,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options { approx_top_k: None, replicas: 1 }
-    }
 }
 
 /// A function lowered for a target.
@@ -84,10 +75,8 @@ pub struct Lowered {
 /// ```
 ///
 /// # Errors
-/// Where an operator has no form on the target, or not the one that the options ask for, or is one of another
-/// number of replicas.
+/// Where an operator has no form on the target, or not the one that the options ask for.
 pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options) -> Result<Lowered> {
-    function.check_replicas(options.replicas)?;
     let mut choices = Vec::new();
     let function = expand(function, capabilities, options, &mut choices)?;
     let mut module = hlo::Builder::default();

@@ -1,8 +1,9 @@
 //! What the replicas of a function do together, each on a device of its own.
 //!
-//! A function is compiled for a number of replicas ([`Options::replicas`](crate::lower::Options)), all of which
-//! run it at the same time on arguments of their own. On the host,
-//! [`Function::eval_replicas`](crate::Function::eval_replicas) evaluates them together.
+//! A function is compiled for a number of replicas
+//! ([`Session::compile_replicas`](crate::Session::compile_replicas)), all of which run it at the same time on
+//! arguments of their own. On the host, [`Function::eval_replicas`](crate::Function::eval_replicas) evaluates them
+//! together.
 
 use crate::graph::{Builder, Tensor};
 use crate::hlo;

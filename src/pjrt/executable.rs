@@ -125,18 +125,7 @@ impl Loaded {
         for shape in signature.parameters.iter().chain(&signature.results) {
             shape.checked_byte_count("executable")?;
         }
-        let results = compiled.result_shapes()?;
-        if results != signature.results {
-            let list = |shapes: &[Shape]| {
-                format!("[{}]", shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", "))
-            };
-            return Err(Error::argument(
-                "executable",
-                format!("results of {}", signature.name),
-                list(&results),
-                list(&signature.results),
-            ));
-        }
+        compiled.check_results(&signature)?;
         std::mem::forget(guard);
         let needed = compiled.memory().map_or(0, |memory| {
             let results = memory.results.saturating_sub(memory.aliased);
@@ -320,14 +309,13 @@ impl Executable {
     /// [`run`](Executable::run).
     ///
     /// ```
-    /// use xlann::{Array, DType, Function, Session, Shape, lower};
+    /// use xlann::{Array, DType, Function, Shape, lower, target};
     ///
     /// let f = Function::trace("sum", &[Shape::new(DType::F32, [1])], |x| {
     ///     x[0].all_gather(0, 2)?.reduce_sum(&[0])
     /// })?;
-    /// if let Ok(session) = Session::cpu() {
-    ///     let options = lower::Options { replicas: 2, ..lower::Options::default() };
-    ///     let (sum, _) = session.compile_with(&f, &options)?;
+    /// if let Ok(session) = target::cpu::PLATFORM.session_with_devices(2) {
+    ///     let (sum, _) = session.compile_replicas(&f, &lower::Options::default(), 2)?;
     ///     let client = session.client();
     ///     let [x, y] = [Array::new([1], &[1f32])?, Array::new([1], &[2f32])?];
     ///     let x = client.buffer_from_array(&x, sum.devices().next().unwrap())?;

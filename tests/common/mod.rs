@@ -7,29 +7,34 @@ use xlann::pjrt::{Buffer, Client, CompileOptions, Device, Executable, Program, S
 use xlann::target::cpu;
 use xlann::{Array, Error, Function, Result, Session, Shape, lower};
 
-/// A session on the CPU, one for all tests of a file.
+/// What needs a plugin, such as a session.
 ///
-/// Where no plugin is found it prints that the test is skipped and gives `None`; where the environment variable
-/// `XLANN_REQUIRE` contains `cpu` it panics instead. A plugin that is found and does not work is a failure.
-pub fn session() -> Option<&'static Session> {
-    static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| match Session::cpu() {
-        Ok(session) => Some(session),
+/// Where none is found it prints that the test is skipped and gives `None`; where the environment variable
+/// `XLANN_REQUIRE` lists the platform (`cpu,tpu,gpu`) it panics instead. A plugin that is found and does not work
+/// is a failure.
+pub fn found<T>(platform: &str, result: Result<T>) -> Option<T> {
+    match result {
+        Ok(found) => Some(found),
         Err(problem @ Error::PluginNotFound { .. }) => {
             let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
-            assert!(!required.contains("cpu"), "XLANN_REQUIRE asks for cpu: {problem}");
+            let required = required.split(',').any(|required| required.trim() == platform);
+            assert!(!required, "XLANN_REQUIRE asks for {platform}: {problem}");
+            println!("skipped on the {platform}: {problem}");
             None
         }
         Err(problem) => panic!("{problem}"),
-    });
-    if SESSION.is_none() {
-        println!("skipped on the cpu: no plugin found; xlann plugin install cpu fetches one");
     }
+}
+
+/// A session on the CPU, one for all tests of a file; see [`found`].
+pub fn session() -> Option<&'static Session> {
+    static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| found("cpu", Session::cpu()));
     SESSION.as_ref()
 }
 
 /// A session with 4 devices on the CPU, one for all tests of a file, where that of [`session`] is one.
 pub fn devices() -> Option<&'static Session> {
-    static SESSION: LazyLock<Session> = LazyLock::new(|| cpu::TARGET.session_with_devices(4).unwrap());
+    static SESSION: LazyLock<Session> = LazyLock::new(|| cpu::PLATFORM.session_with_devices(4).unwrap());
     session().map(|_| &*SESSION)
 }
 
@@ -39,8 +44,8 @@ pub fn run_replicas(
     function: &Function,
     arguments: &[Vec<Array>],
 ) -> Result<Vec<Vec<Array>>> {
-    let options = lower::Options { replicas: arguments.len(), ..lower::Options::default() };
-    let (executable, _) = session.compile_with(function, &options)?;
+    let options = lower::Options::default();
+    let (executable, _) = session.compile_replicas(function, &options, arguments.len())?;
     let upload = |(arguments, device): (&Vec<Array>, &Device)| {
         let upload = |array| session.client().buffer_from_array(array, device);
         arguments.iter().map(upload).collect::<Result<Vec<_>>>()

@@ -83,7 +83,7 @@ pub fn top_k(shape: &Shape, k: usize, min: bool, options: &ApproxTopKOptions) ->
 /// Results of a function lowered in a form: its plain operators on the interpreter and, where there is one, on
 /// the CPU, for each of several lists of arguments.
 pub fn in_form(function: &Function, form: Option<Form>, arguments: &[Vec<Array>]) -> Vec<[Vec<Array>; 2]> {
-    let options = Options { approx_top_k: form, ..Options::default() };
+    let options = Options { approx_top_k: form };
     let lowered = lower(function, &target::cpu::CAPABILITIES, &options).unwrap();
     lowered.function.check().unwrap_or_else(|problem| panic!("{problem}\n{}", lowered.function));
     let executable = session().map(|session| session.compile_with(function, &options).unwrap().0);
