@@ -9,7 +9,8 @@ use xlann::ann::{
     self, Aggregation, Metric, Neighbors, SearchOptions, Searcher, search_function, sharded_search_function,
 };
 use xlann::lower::Form;
-use xlann::{Array, DType, Error, PjrtCode, Shape, data};
+use xlann::target::Target;
+use xlann::{Array, DType, Error, PjrtCode, Shape, data, lower};
 
 const AGGREGATIONS: [Aggregation; 2] = [Aggregation::Devices, Aggregation::Host];
 
@@ -143,8 +144,14 @@ fn the_recall_target_holds_where_neighbours_are_stored_next_to_each_other() {
             }
             let database = Array::from_f64(database.shape().clone(), &sorted.concat()).unwrap();
             for form in [None, Some(Form::TwoStage)] {
-                let recall = recall(&database, &queries, metric, form, &SearchOptions::new(100));
-                assert!(recall >= 0.9, "{recall}: {metric}, {form:?}, backwards: {backwards}");
+                // At once, and in blocks of 1,000 rows.
+                for score_budget in [16 << 20, 64 * 4 * 1000] {
+                    let options = SearchOptions { score_budget, ..SearchOptions::new(100) };
+                    let recall = recall(&database, &queries, metric, form, &options);
+                    let context =
+                        format!("{metric}, {form:?}, budget {score_budget}, backwards: {backwards}");
+                    assert!(recall >= 0.9, "{recall}: {context}");
+                }
             }
         }
     }
@@ -273,6 +280,23 @@ fn functions_of_replicas_find_the_nearest_on_every_backend() {
             }
         }
     }
+}
+
+#[test]
+fn a_billion_vectors_are_searched_on_a_pod() {
+    let target = Target::parse("tpu:v5e:16x16").unwrap();
+    let Some(compiler) = runner::found("tpu", target.describe()) else { return };
+    let database = Shape::new(DType::BF16, [1_000_000_000, 128]);
+    let function =
+        sharded_search_function(Metric::InnerProduct, &database, 1024, 256, &SearchOptions::new(10)).unwrap();
+    assert_eq!(function.parameter_shapes()[1], database.with_dims([3_906_250, 128]));
+    let (compiled, _) = compiler.compile(&function, &lower::Options::default(), 256).unwrap();
+    let memory = compiled.memory().unwrap();
+    // The share of a chip is 10^9 bytes, of which there is no copy, as it is or in f32.
+    assert!((1_000_000_000..1_010_000_000).contains(&memory.arguments), "{memory:?}");
+    assert!(memory.temporaries < 1_000_000_000, "{memory:?}");
+    let refused = compiler.compile(&function, &lower::Options::default(), 128).unwrap_err().to_string();
+    assert_eq!(refused, "function search: replicas must be 256, as in its replica_id, got 128");
 }
 
 #[test]

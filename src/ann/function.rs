@@ -13,8 +13,8 @@ use crate::{ApproxTopKOptions, Array, DType, Error, Result, Shape};
 /// Queries are of the database's dtype. Distances and norms are too, but f32 for f16 and bf16, whose scores are
 /// computed and compared in f32.
 ///
-/// Where the scores of all vectors pass the budget, the database is searched in a loop over equal blocks, and
-/// the blocks' neighbours are aggregated.
+/// Where the scores of all vectors pass the budget, the database is searched in a loop over equal blocks, each with
+/// the recall target for its own neighbours, and the blocks' neighbours are aggregated.
 ///
 /// # Errors
 /// As [`Searcher::new`](crate::ann::Searcher::new).
@@ -46,7 +46,7 @@ pub fn search_function(
 /// `[n / devices, d]`, and its norms are those of these rows. Where n mod `devices` rows are left over at the end,
 /// they are a last parameter, which is the same for all replicas, and all of them are candidates.
 ///
-/// Each replica searches its rows with the recall planned for all n. By
+/// Each replica searches its rows with the recall planned for all n, of whose neighbours it then has its share. By
 /// [`SearchOptions::aggregation`], the results are then those of [`search_function`], the same for every
 /// replica; or each replica's own: the min(k, n / `devices`) nearest of its rows, in any order, and behind them
 /// the rows that are left over. Indices are those of the whole database in either case.
@@ -181,7 +181,7 @@ struct Search<'a> {
     options: &'a SearchOptions,
     /// How many neighbours are looked for among these rows.
     k: usize,
-    /// The rows that the recall is planned for.
+    /// The number of rows of the database that these are a share of.
     whole: usize,
     queries: Tensor,
     database: Tensor,
@@ -197,7 +197,7 @@ impl Search<'_> {
         let in_budget = self.options.score_budget / dtype.size();
         // A block has k rows at least, as many as it must yield.
         if rows <= in_budget / queries.max(1) || rows < 2 * k {
-            return self.nearest();
+            return self.nearest(self.whole);
         }
         let blocks = rows.div_ceil((in_budget / queries.max(width)).max(1)).min(rows / k);
         let block = rows / blocks;
@@ -219,7 +219,8 @@ impl Search<'_> {
         let body = Function::trace("search_block", &shapes, |x| {
             let number = (&x[0] - 1)?;
             let start = (&number * block as i32)?;
-            let (distances, indices) = self.of(&x[3], &x[4], x.get(5), &start, block)?.nearest()?;
+            // A block can hold all neighbours of a query, where they are stored next to each other.
+            let (distances, indices) = self.of(&x[3], &x[4], x.get(5), &start, block)?.nearest(block)?;
             let mut state = x.to_vec();
             (state[1], state[2]) = self.merge([&distances, &x[1]], [&(indices + start)?, &x[2]])?;
             state[0] = number;
@@ -284,13 +285,13 @@ impl Search<'_> {
         Ok((distances, indices))
     }
 
-    /// Distances and indices of the neighbours, with the recall planned for the whole.
-    fn nearest(&self) -> Result<(Tensor, Tensor)> {
+    /// Distances and indices of the neighbours, with the recall planned for a database of `whole` rows.
+    fn nearest(&self, whole: usize) -> Result<(Tensor, Tensor)> {
         self.best(
             &self.scores()?,
             &ApproxTopKOptions {
                 recall_target: self.options.recall_target,
-                reduction_input_size_override: Some(self.whole),
+                reduction_input_size_override: Some(whole),
                 ..ApproxTopKOptions::default()
             },
         )

@@ -15,7 +15,8 @@ use crate::target::Platform;
 pub const PLATFORM: Platform = Platform {
     plugin: PluginSpec {
         name: "cpu",
-        environment: &[],
+        // Else it logs the number of devices that it is created with.
+        environment: &[("TF_CPP_MIN_LOG_LEVEL", "1")],
         device_files: &[],
         members: &["lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so", "fastatomstruct_xla_cpu/libpjrt_cpu.so"],
     },

@@ -4,7 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-pub use common::{devices, session};
+pub use common::{devices, found, session};
 use xlann::lower::{Form, Options, lower};
 use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, target};
 
