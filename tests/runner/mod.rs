@@ -4,7 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-pub use common::session;
+pub use common::{devices, session};
 use xlann::lower::{Capabilities, Form, Options, lower};
 use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, target};
 
@@ -170,6 +170,22 @@ pub fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
         let got = executable.run_arrays(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
         assert_eq!(got.len(), expected.len(), "{function}");
         for (got, expected) in got.iter().zip(&expected) {
+            assert_close(got, expected, function);
+        }
+    }
+    expected
+}
+
+/// As [`run`], for replicas of a function, each with its arguments and results.
+pub fn run_replicas(function: &Function, arguments: &[Vec<Array>]) -> Vec<Vec<Array>> {
+    function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    let expected =
+        function.eval_replicas(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    if let Some(session) = devices() {
+        let got = common::run_replicas(session, function, arguments)
+            .unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+        assert_eq!(got.len(), expected.len(), "{function}");
+        for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
             assert_close(got, expected, function);
         }
     }
