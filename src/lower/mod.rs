@@ -6,13 +6,16 @@
 
 mod approx_top_k;
 mod policy;
+mod stablehlo;
 
 use crate::graph::{Convention, Function, Tensor};
 use crate::hlo::{self, HloModuleProto};
 use crate::ops::Op;
+use crate::ops::approx_top_k::ApproxTopK;
 use crate::{Builder, Result};
 
 pub use policy::{Capabilities, Choice, Form};
+pub use stablehlo::stablehlo;
 
 /// What the caller decides of the lowering.
 ///
@@ -78,19 +81,20 @@ pub struct Lowered {
 /// Where an operator has no form on the target, or not the one that the options ask for.
 pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options) -> Result<Lowered> {
     let mut choices = Vec::new();
-    let function = expand(function, capabilities, options, &mut choices)?;
-    let mut module = hlo::Builder::default();
-    function.emit(&mut module, Convention::Flat)?;
-    let module = module.finish(function.name());
+    let function = expand(function, &mut |op, inputs| {
+        let choice = policy::choose(op, inputs[0].shape(), inputs.len() - 1, capabilities, options)?;
+        let results = approx_top_k::expand(op, inputs, choice.form)?;
+        choices.push(choice);
+        Ok(results)
+    })?;
+    let module = module(&function)?;
     Ok(Lowered { function, module, choices })
 }
 
-/// The function with its approximate top-k, and those of its sub-functions, in plain operators.
+/// The function with its approximate top-k, and those of its sub-functions, replaced by what `form` makes of each.
 fn expand(
     function: &Function,
-    capabilities: &Capabilities,
-    options: &Options,
-    choices: &mut Vec<Choice>,
+    form: &mut dyn FnMut(&ApproxTopK, &[Tensor]) -> Result<Vec<Tensor>>,
 ) -> Result<Function> {
     let builder = Builder::new(function.name());
     let arguments: Vec<Tensor> = function
@@ -99,14 +103,17 @@ fn expand(
         .collect::<Result<_>>()?;
     let results = function.interpret(arguments, |equation, inputs| {
         if let Op::ApproxTopK(op) = &equation.op {
-            let choice = policy::choose(op, inputs[0].shape(), inputs.len() - 1, capabilities, options)?;
-            let results = approx_top_k::expand(op, inputs, choice.form)?;
-            choices.push(choice);
-            return Ok(results);
+            return form(op, inputs);
         }
-        let op =
-            equation.op.map_functions(&mut |function| expand(function, capabilities, options, choices))?;
+        let op = equation.op.map_functions(&mut |function| expand(function, form))?;
         builder.push(op, &inputs.iter().collect::<Vec<_>>())
     })?;
     builder.finish(results)
+}
+
+/// The HLO of a function of plain operators.
+fn module(function: &Function) -> Result<HloModuleProto> {
+    let mut module = hlo::Builder::default();
+    function.emit(&mut module, Convention::Flat)?;
+    Ok(module.finish(function.name()))
 }
