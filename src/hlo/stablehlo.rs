@@ -361,12 +361,7 @@ impl<'a> Printer<'a> {
                 format!("stablehlo.{} {operand_names}", opcode.replace('-', "_"))
             }
             _ => {
-                let expected = "one that this crate lowers functions to";
-                return Err(malformed(
-                    instruction,
-                    expected,
-                    format!("{opcode}, which it has no StableHLO for"),
-                ));
+                return Err(malformed(instruction, "one that this crate has StableHLO for", opcode));
             }
         })
     }
@@ -428,8 +423,7 @@ fn with_regions(instruction: &HloInstructionProto, operands: &[Value]) -> Result
         "reduce-window" => ("reduce_window", attributes(window_attributes(instruction))),
         "scatter" => ("scatter", attributes(scatter_attributes(instruction))),
         opcode => {
-            let expected = "one that this crate lowers functions to";
-            return Err(malformed(instruction, expected, format!("{opcode}, which it has no StableHLO for")));
+            return Err(malformed(instruction, "one that this crate has StableHLO for", opcode));
         }
     })
 }
