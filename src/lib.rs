@@ -48,7 +48,7 @@
 //! # The same on a device
 //!
 //! A [`Session`] is a target with a plugin attached. `xlann plugin install cpu` on the command line, or
-//! [`Target::install`](target::Target::install), fetches a plugin for the CPU; where else one is looked for
+//! [`Platform::install`](target::Platform::install), fetches a plugin for the CPU; where else one is looked for
 //! is told by [`pjrt::search_order`]. The graph does not change with the target. Which form each approximate
 //! top-k took, and why, comes with the executable.
 //!

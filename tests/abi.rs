@@ -17,6 +17,7 @@ use xlann::pjrt::abi;
 const XLA_CPU_PJRT: Wheel = Wheel {
     package: "xla-cpu-pjrt",
     version: "0.0.1",
+    python: "py3",
     platform: "manylinux_2_27_x86_64",
     sha256: "55837b6b7b47daa717f2d9a5a03563ea0ceaa338d06a81a1e2d3f060d960decc",
 };
@@ -25,6 +26,7 @@ const XLA_CPU_PJRT: Wheel = Wheel {
 const LIBCLANG: Wheel = Wheel {
     package: "libclang",
     version: "18.1.1",
+    python: "py3",
     platform: "manylinux2010_x86_64",
     sha256: "c533091d8a3bbf7460a00cb6c1a71da93bffe148f172c7d03b1c31fbf8aa2a0b",
 };

@@ -455,7 +455,7 @@ fn a_signature_that_is_not_the_modules_is_refused() {
     let Some(session) = common::session() else { return };
     let f32s = Shape::new(DType::F32, [4]);
     let function = Function::trace("double", std::slice::from_ref(&f32s), |x| &x[0] + &x[0]).unwrap();
-    let lowered = lower(&function, session.target().capabilities, &Options::default()).unwrap();
+    let lowered = lower(&function, session.platform().capabilities, &Options::default()).unwrap();
     let compile = |parameters: Vec<Shape>| {
         let signature = Signature { name: "double".into(), parameters, results: vec![f32s.clone()] };
         session.client().compile(

@@ -141,7 +141,8 @@ fn a_plugin_describes_itself() {
 
 #[test]
 fn a_plugin_that_is_nowhere_is_not_found() {
-    let spec = PluginSpec { name: "nowhere", members: &["nowhere/nothing.so"] };
+    let spec =
+        PluginSpec { name: "nowhere", environment: &[], device_files: &[], members: &["nowhere/nothing.so"] };
     let problem = Plugin::find(&spec).unwrap_err();
     assert!(matches!(&problem, Error::PluginNotFound { name, .. } if name == "nowhere"));
     assert!(problem.to_string().contains("XLANN_NOWHERE_PLUGIN"), "{problem}");

@@ -3,32 +3,40 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 use xlann::pjrt::{Candidate, Plugin, search_order};
-use xlann::target::{TARGETS, Target};
+use xlann::target::{PLATFORMS, Platform};
 
 use super::Summary;
 
 #[derive(Subcommand)]
 pub enum PluginCommand {
-    /// Fetch a target's plugin into the cache, through pip
+    /// Fetch a plugin, and what it needs beside it, into the cache, through pip
     Install {
-        /// The target: cpu
-        #[arg(value_parser = Target::named)]
-        target: &'static Target,
+        /// The plugin: cpu, cuda13 or tpu
+        #[arg(value_parser = plugin_of)]
+        plugin: &'static Platform,
     },
     /// List the targets and their plugins
     List,
 }
 
+/// The platform that the plugin of this name drives.
+fn plugin_of(name: &str) -> Result<&'static Platform, String> {
+    PLATFORMS.into_iter().find(|platform| platform.plugin.name == name).ok_or_else(|| {
+        let names = PLATFORMS.map(|platform| platform.plugin.name).join(", ");
+        format!("expected one of {names}")
+    })
+}
+
 impl PluginCommand {
     pub fn run(&self) -> anyhow::Result<Summary> {
         match self {
-            PluginCommand::Install { target } => install(target),
+            PluginCommand::Install { plugin } => install(plugin),
             PluginCommand::List => Ok(list()),
         }
     }
 }
 
-fn install(target: &Target) -> anyhow::Result<Summary> {
+fn install(target: &Platform) -> anyhow::Result<Summary> {
     let installed = target.install()?;
     let mut summary = Summary::default();
     summary.field("target", target.name());
@@ -43,14 +51,14 @@ fn install(target: &Target) -> anyhow::Result<Summary> {
 fn list() -> Summary {
     let mut summary = Summary::default();
     let mut plugins = Vec::new();
-    for target in TARGETS {
+    for target in PLATFORMS {
         let found =
             search_order(&target.plugin).into_iter().find(|candidate| candidate.exists || candidate.required);
         let packages: Vec<_> = target.wheels.iter().map(|wheel| wheel.to_string()).collect();
         let text = match &found {
             Some(Candidate { path, place, exists: true, .. }) => format!("{} ({place})", path.display()),
             Some(Candidate { path, place, .. }) => format!("not found at {} ({place})", path.display()),
-            None => format!("not found; xlann plugin install {} fetches one", target.name()),
+            None => format!("not found; xlann plugin install {} fetches one", target.plugin.name),
         };
         summary.line(format_args!("{}: {text}", target.name()));
         summary.line(format_args!("  packages: {}", packages.join(", else ")));
@@ -75,7 +83,7 @@ pub fn doctor() -> anyhow::Result<Summary> {
     summary.field("processors", processors);
     summary.field("processor_features", features);
     let mut targets = Vec::new();
-    for target in TARGETS {
+    for target in PLATFORMS {
         summary.line(format_args!("{}: plugins are looked for at", target.name()));
         let mut places = Vec::new();
         for candidate in search_order(&target.plugin) {
@@ -101,7 +109,7 @@ pub fn doctor() -> anyhow::Result<Summary> {
     Ok(summary)
 }
 
-fn describe(target: &Target, plugin: Plugin, summary: &mut Summary) -> Value {
+fn describe(target: &Platform, plugin: Plugin, summary: &mut Summary) -> Value {
     let (major, minor) = plugin.api_version();
     summary.line(format_args!("  plugin {}", plugin.path().display()));
     summary.line(format_args!("  PJRT C API {major}.{minor}"));

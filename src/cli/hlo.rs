@@ -1,16 +1,22 @@
-//! `xlann hlo`.
+//! `xlann hlo` and `xlann compile`: programs of given shapes.
 
-use clap::Subcommand;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
 use xlann::ann::search_function;
+use xlann::lower::Choice;
+use xlann::pjrt::{self, Compiled};
+use xlann::target::{Target, compile_for};
 use xlann::{DType, Function, Shape, lower};
 
 use super::search::SearchArguments;
 use super::topk::TopkArguments;
-use super::{Dims, Summary, cpu, parse_dims};
+use super::{Dims, Summary, check_outputs, cpu, parse_dims};
 
+/// What is lowered or compiled.
 #[derive(Subcommand)]
-pub enum Hlo {
-    /// The HLO of a topk
+pub enum Program {
+    /// The k largest or smallest values along a dimension
     Topk {
         /// The operand's sizes, such as 128x100000
         #[arg(long, value_parser = parse_dims)]
@@ -21,7 +27,7 @@ pub enum Hlo {
         #[command(flatten)]
         arguments: TopkArguments,
     },
-    /// The HLO of a search
+    /// The nearest neighbours in a database
     Search {
         /// The database's sizes, such as 1000000x128
         #[arg(long, value_parser = parse_dims)]
@@ -37,29 +43,21 @@ pub enum Hlo {
     },
 }
 
-impl Hlo {
-    pub fn run(&self) -> anyhow::Result<Summary> {
+impl Program {
+    /// `xlann hlo`: the program as it is lowered for the CPU.
+    pub fn hlo(&self) -> anyhow::Result<Summary> {
         let (function, options) = self.function()?;
         let lowered = lower::lower(&function, cpu().capabilities, &options)?;
-        let mut summary = Summary::default();
-        for choice in &lowered.choices {
-            summary.line(format_args!("// {choice}"));
-        }
-        let text = lowered.module.to_string();
-        summary.line(text.trim_end());
-        let choices: Vec<_> = lowered.choices.iter().map(|choice| choice.to_string()).collect();
-        summary.field("lowering", choices);
-        summary.field("hlo", text);
-        Ok(summary)
+        Ok(emitted(&lowered.choices, "hlo", &lowered.module.to_string()))
     }
 
     fn function(&self) -> anyhow::Result<(Function, lower::Options)> {
         match self {
-            Hlo::Topk { shape, dtype, arguments } => {
+            Program::Topk { shape, dtype, arguments } => {
                 let operand = Shape::new(*dtype, shape.0.as_slice());
                 Ok((arguments.function(operand)?, arguments.options()))
             }
-            Hlo::Search { database_shape, queries_shape, dtype, arguments } => {
+            Program::Search { database_shape, queries_shape, dtype, arguments } => {
                 let [queries, database] =
                     [queries_shape, database_shape].map(|dims| Shape::new(*dtype, dims.0.as_slice()));
                 anyhow::ensure!(
@@ -79,4 +77,117 @@ impl Hlo {
             }
         }
     }
+}
+
+#[derive(Args)]
+pub struct Compile {
+    #[command(subcommand)]
+    program: Program,
+    /// What to compile for: cpu, gpu or tpu as attached to this machine, or without one gpu:h100, gpu:h200, gpu:a100,
+    /// gpu:FILE (XLA's target config as text) or a TPU topology such as tpu:v5e:2x2
+    #[arg(long, global = true, default_value = "cpu", value_parser = Target::parse)]
+    target: Target,
+    /// What to print: the program as it is lowered (hlo) or as the compiler's passes left it (optimized-hlo), or the
+    /// compiler's estimates (cost)
+    #[arg(long, global = true, default_value = "hlo", value_name = "WHAT")]
+    emit: Emit,
+    /// Where to write it, instead of standard output
+    #[arg(short, long, global = true, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Emit {
+    Hlo,
+    OptimizedHlo,
+    Cost,
+}
+
+impl Compile {
+    pub fn run(&self) -> anyhow::Result<Summary> {
+        check_outputs(&[], &[&self.output])?;
+        let (function, options) = self.program.function()?;
+        let (choices, name, text) = match self.emit {
+            Emit::Hlo => {
+                let lowered = lower::lower(&function, self.target.platform().capabilities, &options)?;
+                (lowered.choices, "hlo", lowered.module.to_string())
+            }
+            Emit::OptimizedHlo => {
+                let (compiled, choices) = self.compile(&function, &options)?;
+                (choices, "optimized_hlo", compiled.get().optimized_program()?.module()?.to_string())
+            }
+            Emit::Cost => {
+                let (compiled, choices) = self.compile(&function, &options)?;
+                (choices, "cost", cost(compiled.get())?)
+            }
+        };
+        let Some(path) = &self.output else { return Ok(emitted(&choices, name, &text)) };
+        xlann::data::write(path, text.as_bytes())?;
+        Ok(emitted(&choices, "output", &path.display().to_string()))
+    }
+
+    fn compile(
+        &self,
+        function: &Function,
+        options: &lower::Options,
+    ) -> xlann::Result<(Executable, Vec<Choice>)> {
+        if self.target.topology().is_some() {
+            let (compiled, choices) = compile_for(function, &self.target, options)?;
+            return Ok((Executable::Ahead(compiled), choices));
+        }
+        let (executable, choices) = self.target.platform().session()?.compile_with(function, options)?;
+        Ok((Executable::Loaded(executable), choices))
+    }
+}
+
+/// What was compiled for described devices, or for those of this machine.
+enum Executable {
+    Ahead(Compiled),
+    Loaded(pjrt::Executable),
+}
+
+impl Executable {
+    fn get(&self) -> &Compiled {
+        match self {
+            Executable::Ahead(compiled) => compiled,
+            Executable::Loaded(executable) => executable.compiled(),
+        }
+    }
+}
+
+/// What the compiler tells of a run: its estimates where it makes any, and the memory.
+fn cost(compiled: &Compiled) -> xlann::Result<String> {
+    let mut text = String::new();
+    match compiled.cost_analysis() {
+        Ok(mut costs) => {
+            costs.sort_by(|(name, _), (other, _)| name.cmp(other));
+            for (name, value) in costs {
+                text += &format!("{name}: {value}\n");
+            }
+        }
+        Err(xlann::Error::Pjrt { message, .. }) => text += &format!("no estimates: {message}\n"),
+        Err(other) => return Err(other),
+    }
+    let memory = compiled.memory()?;
+    for (name, bytes) in [
+        ("arguments", memory.arguments),
+        ("results", memory.results),
+        ("temporaries", memory.temporaries),
+        ("generated code", memory.generated_code),
+    ] {
+        text += &format!("bytes of {name}: {bytes}\n");
+    }
+    Ok(text)
+}
+
+/// The choices, then a text.
+fn emitted(choices: &[Choice], name: &str, text: &str) -> Summary {
+    let mut summary = Summary::default();
+    for choice in choices {
+        summary.line(format_args!("// {choice}"));
+    }
+    summary.line(text.trim_end());
+    summary.field("lowering", choices.iter().map(Choice::to_string).collect::<Vec<_>>());
+    summary.field(name, text);
+    summary
 }

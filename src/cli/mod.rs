@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value};
 use xlann::lower::Form;
-use xlann::target::Target;
+use xlann::target::Platform;
 
 /// Nearest neighbours and approximate top-k through XLA.
 #[derive(Parser)]
@@ -40,7 +40,10 @@ enum Command {
     Search(search::Search),
     /// Print the HLO of a topk or a search of given shapes; needs no plugin
     #[command(subcommand, arg_required_else_help = false)]
-    Hlo(hlo::Hlo),
+    Hlo(hlo::Program),
+    /// Compile a topk or a search of given shapes for a device, attached or only described, and print what came of it
+    #[command(arg_required_else_help = false)]
+    Compile(hlo::Compile),
 }
 
 /// Runs the command line of this process.
@@ -68,7 +71,8 @@ pub fn main() -> ExitCode {
         Command::Plugin(command) => command.run(),
         Command::Topk(topk) => topk.run(),
         Command::Search(search) => search.run(),
-        Command::Hlo(hlo) => hlo.run(),
+        Command::Hlo(program) => program.hlo(),
+        Command::Compile(compile) => compile.run(),
     };
     match summary {
         Ok(summary) => {
@@ -159,8 +163,8 @@ fn parse_dims(text: &str) -> Result<Dims, String> {
 struct Dims(Vec<usize>);
 
 /// The target of the commands that run something.
-fn cpu() -> &'static Target {
-    &xlann::target::cpu::TARGET
+fn cpu() -> &'static Platform {
+    &xlann::target::cpu::PLATFORM
 }
 
 /// Fails early where an output could not be written, rather than after the run, or would replace an input or

@@ -9,12 +9,12 @@ use crate::{Error, Result};
 /// A wheel and the shared library in it.
 type Source = (Wheel, &'static str);
 
-/// A plugin that [`Target::install`](crate::target::Target::install) put into the cache, or found there.
+/// A plugin that [`Platform::install`](crate::target::Platform::install) put into the cache, or found there.
 ///
 /// ```no_run
 /// use xlann::target::cpu;
 ///
-/// let installed = cpu::TARGET.install()?;
+/// let installed = cpu::PLATFORM.install()?;
 /// println!("{} is from {}", installed.path.display(), installed.wheel);
 /// # Ok::<(), xlann::Error>(())
 /// ```
@@ -42,8 +42,9 @@ impl std::fmt::Display for Installed {
     }
 }
 
-/// Puts the plugin of a target into `plugins/<name>` of the [cache](cache_directory), unless one is there: that of the
-/// first package that can be fetched.
+/// Puts a plugin into `plugins/<name>` of the [cache](cache_directory), unless one is there: that of the first
+/// package that can be fetched. Its companions go to `plugins/<member>`, so that they stand to it as in Python's
+/// packages.
 ///
 /// # Errors
 /// [`Error::Fetch`] where no package can be fetched, or this machine is not the one that they are for; and
@@ -51,6 +52,7 @@ impl std::fmt::Display for Installed {
 pub(crate) fn install_plugin(
     name: &str,
     sources: impl IntoIterator<Item = (Wheel, &'static str)>,
+    companions: &[Source],
 ) -> Result<Installed> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         let machine = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
@@ -62,8 +64,11 @@ pub(crate) fn install_plugin(
         let variables = "XLANN_CACHE, XDG_CACHE_HOME or HOME";
         Error::argument("install", variables, "set", "none of them")
     })?;
-    let folder = cache.join("plugins").join(name);
-    install(&folder, &sources, |(wheel, member), path| wheel.fetch(member, path))
+    let plugins = cache.join("plugins");
+    for (wheel, member) in companions {
+        wheel.fetch(member, &plugins.join(member))?;
+    }
+    install(&plugins.join(name), &sources, |(wheel, member), path| wheel.fetch(member, path))
 }
 
 /// Gets the library of the first source that can be had into `folder`.
@@ -94,8 +99,8 @@ mod tests {
     use super::*;
     /// The CPU's sources; what is asserted below names them.
     fn cpu() -> Vec<Source> {
-        let target = crate::target::cpu::TARGET;
-        target.wheels.iter().copied().zip(target.plugin.members.iter().copied()).collect()
+        let platform = crate::target::cpu::PLATFORM;
+        platform.wheels.iter().copied().zip(platform.plugin.members.iter().copied()).collect()
     }
 
     fn fetch_failing_on(package: &'static str) -> impl Fn(&Source, &Path) -> Result<Fetched> {

@@ -27,6 +27,23 @@ mod npy;
 mod vecs;
 mod wheel;
 
+/// Writes a file, which appears whole or not at all; one that is there is replaced.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written, [`Error::File`] where its name is that of a directory or device.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("module.hlo");
+/// xlann::data::write(&path, b"HloModule double")?;
+/// assert_eq!(std::fs::read(&path).unwrap(), b"HloModule double");
+/// # Ok::<(), xlann::Error>(())
+/// ```
+pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    atomic::write(path, |file| std::io::Write::write_all(file, bytes).map_err(Error::io(path)))
+}
+
 /// Opens an array by the ending of its file's name: `.npy`, `.fvecs`, `.ivecs` or `.bvecs`.
 ///
 /// A .npy file is mapped into memory, not read: its header is checked, its elements are read when they are

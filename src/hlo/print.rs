@@ -10,7 +10,7 @@ use crate::hlo::proto::{
     GatherDimensionNumbers, HloComputationProto, HloInstructionProto, HloModuleProto, LiteralProto,
     ProgramShapeProto, ScatterDimensionNumbers, ShapeProto, Window, WindowDimension,
 };
-use crate::hlo::{PRED, PRIMITIVE_TYPES, TUPLE};
+use crate::hlo::{PRED, PRIMITIVE_TYPES, TOKEN, TUPLE};
 
 /// How many elements of a constant are printed; of a larger one, none is, and XLA reads it as zeros.
 const PRINTED: usize = 256;
@@ -225,7 +225,10 @@ impl HloInstructionProto {
             }
             ("conditional", branches) => add("branch_computations", format!("{{{}}}", list(branches))),
             ("custom-call", called) => add("called_computations", format!("{{{}}}", list(called))),
-            ("fusion", called) => add("calls", list(called)),
+            ("fusion", called) => {
+                add("kind", self.fusion_kind.clone());
+                add("calls", list(called));
+            }
             (_, called) => add("to_apply", list(called)),
         }
     }
@@ -301,7 +304,11 @@ impl Display for Typed<'_> {
             return write!(f, "({})", list(shape.tuple_shapes.iter().map(|shape| Typed { shape, layout })));
         }
         let dtype = PRIMITIVE_TYPES.iter().find(|(_, number)| *number == shape.element_type);
-        let name = dtype.map_or("invalid", |(dtype, _)| dtype.name());
+        let name = match dtype {
+            Some((dtype, _)) => dtype.name(),
+            None if shape.element_type == TOKEN => "token",
+            None => "invalid",
+        };
         write!(f, "{name}[{}]", joined(&shape.dimensions, ","))?;
         match &shape.layout {
             Some(order) if layout && !shape.dimensions.is_empty() => {

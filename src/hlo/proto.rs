@@ -35,6 +35,13 @@ pub struct HloModuleProto {
     pub entry_computation_id: i64,
 }
 
+/// A module as compilers give it back.
+#[derive(Clone, PartialEq, Message)]
+pub struct HloModuleProtoWithConfig {
+    #[prost(message, optional, tag = "1")]
+    pub hlo_module: Option<HloModuleProto>,
+}
+
 /// A computation: instructions, each after those that it reads, and which of them is the root.
 #[derive(Clone, PartialEq, Message)]
 pub struct HloComputationProto {
@@ -63,6 +70,8 @@ pub struct HloInstructionProto {
     pub literal: Option<LiteralProto>,
     #[prost(int64, tag = "9")]
     pub parameter_number: i64,
+    #[prost(string, tag = "11")]
+    pub fusion_kind: String,
     #[prost(int64, tag = "13")]
     pub tuple_index: i64,
     #[prost(int64, repeated, tag = "14")]

@@ -27,6 +27,7 @@ macro_rules! opaque {
 opaque! {
     PJRT_Error, PJRT_Event, PJRT_Client, PJRT_Device, PJRT_DeviceDescription, PJRT_Memory, PJRT_Executable,
     PJRT_LoadedExecutable, PJRT_Buffer, PJRT_SerializedExecutable, PJRT_ExecuteContext,
+    PJRT_TopologyDescription,
 }
 
 /// A struct whose first field is its size.
@@ -303,6 +304,31 @@ structs! {
         extension_start: Extensions, buffer: *mut PJRT_Buffer, device_memory_ptr: *mut c_void,
     }
 
+    PJRT_TopologyDescription_Create_Args {
+        extension_start: Extensions, topology_name: *const c_char, topology_name_size: usize,
+        create_options: *const PJRT_NamedValue, num_options: usize, topology: *mut PJRT_TopologyDescription,
+    }
+    PJRT_TopologyDescription_Destroy_Args {
+        extension_start: Extensions, topology: *mut PJRT_TopologyDescription,
+    }
+    PJRT_TopologyDescription_PlatformName_Args {
+        extension_start: Extensions, topology: *const PJRT_TopologyDescription, platform_name: *const c_char,
+        platform_name_size: usize,
+    }
+    PJRT_TopologyDescription_PlatformVersion_Args {
+        extension_start: Extensions, topology: *mut PJRT_TopologyDescription, platform_version: *const c_char,
+        platform_version_size: usize,
+    }
+    PJRT_TopologyDescription_GetDeviceDescriptions_Args {
+        extension_start: Extensions, topology: *const PJRT_TopologyDescription,
+        descriptions: *const *mut PJRT_DeviceDescription, num_descriptions: usize,
+    }
+    PJRT_Compile_Args {
+        extension_start: Extensions, topology: *const PJRT_TopologyDescription, program: *const PJRT_Program,
+        compile_options: *const c_char, compile_options_size: usize, client: *mut PJRT_Client,
+        executable: *mut PJRT_Executable,
+    }
+
     PJRT_FFI_Register_Handler_Args {
         target_name: *const c_char, target_name_size: usize, handler: *mut c_void,
         platform_name: *const c_char, platform_name_size: usize, traits: u32,
@@ -354,6 +380,12 @@ calls! {
     PJRT_Buffer_IncreaseExternalReferenceCount(PJRT_Buffer_IncreaseExternalReferenceCount_Args),
     PJRT_Buffer_DecreaseExternalReferenceCount(PJRT_Buffer_DecreaseExternalReferenceCount_Args),
     PJRT_Buffer_OpaqueDeviceMemoryDataPointer(PJRT_Buffer_OpaqueDeviceMemoryDataPointer_Args),
+    PJRT_TopologyDescription_Create(PJRT_TopologyDescription_Create_Args),
+    PJRT_TopologyDescription_Destroy(PJRT_TopologyDescription_Destroy_Args),
+    PJRT_TopologyDescription_PlatformName(PJRT_TopologyDescription_PlatformName_Args),
+    PJRT_TopologyDescription_PlatformVersion(PJRT_TopologyDescription_PlatformVersion_Args),
+    PJRT_TopologyDescription_GetDeviceDescriptions(PJRT_TopologyDescription_GetDeviceDescriptions_Args),
+    PJRT_Compile(PJRT_Compile_Args),
 }
 
 /// What a [`PJRT_NamedValue`] holds, by its type.
@@ -524,14 +556,14 @@ api! {
     PJRT_CopyToDeviceStream_TotalBytes: Unused,
     PJRT_CopyToDeviceStream_GranuleSize: Unused,
     PJRT_CopyToDeviceStream_CurrentBytes: Unused,
-    PJRT_TopologyDescription_Create: Unused,
-    PJRT_TopologyDescription_Destroy: Unused,
-    PJRT_TopologyDescription_PlatformName: Unused,
-    PJRT_TopologyDescription_PlatformVersion: Unused,
-    PJRT_TopologyDescription_GetDeviceDescriptions: Unused,
+    PJRT_TopologyDescription_Create: Function<PJRT_TopologyDescription_Create_Args>,
+    PJRT_TopologyDescription_Destroy: Function<PJRT_TopologyDescription_Destroy_Args>,
+    PJRT_TopologyDescription_PlatformName: Function<PJRT_TopologyDescription_PlatformName_Args>,
+    PJRT_TopologyDescription_PlatformVersion: Function<PJRT_TopologyDescription_PlatformVersion_Args>,
+    PJRT_TopologyDescription_GetDeviceDescriptions: Function<PJRT_TopologyDescription_GetDeviceDescriptions_Args>,
     PJRT_TopologyDescription_Serialize: Unused,
     PJRT_TopologyDescription_Attributes: Unused,
-    PJRT_Compile: Unused,
+    PJRT_Compile: Function<PJRT_Compile_Args>,
     PJRT_Executable_OutputElementTypes: Function<PJRT_Executable_OutputElementTypes_Args>,
     PJRT_Executable_OutputDimensions: Function<PJRT_Executable_OutputDimensions_Args>,
     PJRT_Buffer_CopyToMemory: Unused,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::abi::*;
 use super::api::{Api, Value, element_type, slice, text, with_slots, write_named_values};
 use super::buffer::Buffer;
-use super::compile::{Cache, CompileOptions, Key, Program};
+use super::compile::{Cache, CompileOptions, Key, Program, raw_program};
 use super::event::{Event, in_callback};
 use super::executable::{Executable, Loaded, Signature};
 use super::memory;
@@ -21,7 +21,7 @@ use crate::{Array, Error, PjrtCode, Result, Shape};
 /// use xlann::pjrt::{Client, Plugin, Value};
 /// use xlann::target::cpu;
 ///
-/// if let Ok(plugin) = Plugin::find(&cpu::TARGET.plugin) {
+/// if let Ok(plugin) = Plugin::find(&cpu::PLATFORM.plugin) {
 ///     let client = Client::new(plugin, &[("cpu_device_count", Value::Int(2))])?;
 ///     println!("{} {}", client.platform_name(), client.platform_version());
 ///     assert_eq!(client.devices().len(), 2);
@@ -71,7 +71,7 @@ impl Client {
     /// use xlann::pjrt::{Client, Plugin, Value};
     /// use xlann::target::cpu;
     ///
-    /// if let Ok(plugin) = Plugin::find(&cpu::TARGET.plugin) {
+    /// if let Ok(plugin) = Plugin::find(&cpu::PLATFORM.plugin) {
     ///     let client = Client::new(plugin, &[("cpu_device_count", Value::Int(2))])?;
     ///     assert_eq!(client.devices().len(), 2);
     /// }
@@ -176,14 +176,7 @@ impl Client {
                 memory::check_compile(key.signature())?;
             }
             let mut code = key.program().to_vec();
-            let format = key.format();
-            let program = PJRT_Program {
-                code: code.as_mut_ptr().cast(),
-                code_size: code.len(),
-                format: format.as_ptr().cast(),
-                format_size: format.len(),
-                ..PJRT_Program::new()
-            };
+            let program = raw_program(&mut code, key.format());
             let options = key.options().to_proto();
             let mut args = PJRT_Client_Compile_Args {
                 client: self.inner.raw,
@@ -490,10 +483,6 @@ impl Device {
         let device_description = description.device_description;
         let mut id =
             PJRT_DeviceDescription_Id_Args { device_description, ..PJRT_DeviceDescription_Id_Args::new() };
-        let mut kind = PJRT_DeviceDescription_Kind_Args {
-            device_description,
-            ..PJRT_DeviceDescription_Kind_Args::new()
-        };
         let mut debug = PJRT_DeviceDescription_DebugString_Args {
             device_description,
             ..PJRT_DeviceDescription_DebugString_Args::new()
@@ -501,14 +490,13 @@ impl Device {
         // SAFETY: the description and its texts live as long as the device.
         unsafe {
             api.call(&mut id)?;
-            api.call(&mut kind)?;
             api.call(&mut debug)?;
             Ok(Device {
                 api,
                 raw,
                 id: id.id,
                 local_hardware_id: hardware.local_hardware_id,
-                kind: text(kind.device_kind, kind.device_kind_size),
+                kind: device_kind(api, device_description)?,
                 debug_string: text(debug.debug_string, debug.debug_string_size),
             })
         }
@@ -557,6 +545,23 @@ impl Device {
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.debug_string)
+    }
+}
+
+/// What a described device is.
+///
+/// # Safety
+/// The description must be of something that is alive.
+pub(super) unsafe fn device_kind(
+    api: &'static Api,
+    device_description: *mut PJRT_DeviceDescription,
+) -> Result<String> {
+    let mut args =
+        PJRT_DeviceDescription_Kind_Args { device_description, ..PJRT_DeviceDescription_Kind_Args::new() };
+    // SAFETY: the description is alive, and the text as long as it.
+    unsafe {
+        api.call(&mut args)?;
+        Ok(text(args.device_kind, args.device_kind_size))
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use prost::Message;
 
+use super::abi::{PJRT_Program, Struct};
+use super::api::Value;
 use super::executable::{Loaded, Signature};
 use crate::hlo::HloModuleProto;
 use crate::hlo::proto::ShapeProto;
@@ -34,13 +36,13 @@ pub enum Program<'a> {
 /// On how many devices a program runs, and how it is compiled for them.
 ///
 /// ```
-/// use xlann::pjrt::CompileOptions;
+/// use xlann::pjrt::{CompileOptions, Value};
 ///
 /// let mut options = CompileOptions::default();
-/// options.overrides.push(("xla_cpu_enable_fast_math", false));
+/// options.overrides.push(("xla_cpu_enable_fast_math".into(), Value::Bool(false)));
 /// assert_eq!((options.num_replicas, options.num_partitions), (1, 1));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CompileOptions {
     /// How many copies of the program run, each with its own arguments.
@@ -48,8 +50,8 @@ pub struct CompileOptions {
     /// Over how many devices each copy is partitioned.
     pub num_partitions: usize,
     /// Options of XLA's own by their names, such as `xla_cpu_enable_fast_math`; XLA refuses those that it does
-    /// not know.
-    pub overrides: Vec<(&'static str, bool)>,
+    /// not know. None is a list of integers.
+    pub overrides: Vec<(String, Value)>,
 }
 
 impl Default for CompileOptions {
@@ -87,7 +89,7 @@ impl CompileOptions {
             env_option_overrides: self
                 .overrides
                 .iter()
-                .map(|&(name, value)| (name.to_owned(), OptionOverrideProto { bool_field: Some(value) }))
+                .map(|(name, value)| (name.clone(), OptionOverrideProto::from(value)))
                 .collect(),
         }
         .encode_to_vec()
@@ -102,11 +104,32 @@ struct CompileOptionsProto {
     env_option_overrides: BTreeMap<String, OptionOverrideProto>,
 }
 
-/// Of its variants, this crate sets only the one for truth values.
+/// One of the fields is set.
 #[derive(Clone, PartialEq, Message)]
 struct OptionOverrideProto {
+    #[prost(string, optional, tag = "1")]
+    string_field: Option<String>,
     #[prost(bool, optional, tag = "2")]
     bool_field: Option<bool>,
+    #[prost(int64, optional, tag = "3")]
+    int_field: Option<i64>,
+    #[prost(double, optional, tag = "4")]
+    double_field: Option<f64>,
+}
+
+impl From<&Value> for OptionOverrideProto {
+    fn from(value: &Value) -> OptionOverrideProto {
+        let mut field = OptionOverrideProto::default();
+        match value {
+            Value::String(text) => field.string_field = Some(text.clone()),
+            Value::Bool(truth) => field.bool_field = Some(*truth),
+            Value::Int(number) => field.int_field = Some(*number),
+            Value::Float(number) => field.double_field = Some((*number).into()),
+            // Left unset, XLA refuses it by the option's name.
+            Value::IntList(_) => (),
+        }
+        field
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -120,6 +143,17 @@ struct ExecutableBuildOptionsProto {
     num_partitions: i64,
     #[prost(bool, tag = "6")]
     use_spmd_partitioning: bool,
+}
+
+/// A program as the C API takes it: pointers to `code` and `format`, which must outlive their use.
+pub(super) fn raw_program(code: &mut [u8], format: &str) -> PJRT_Program {
+    PJRT_Program {
+        code: code.as_mut_ptr().cast(),
+        code_size: code.len(),
+        format: format.as_ptr().cast(),
+        format_size: format.len(),
+        ..PJRT_Program::new()
+    }
 }
 
 /// How many executables a client's cache holds.

@@ -3,7 +3,11 @@
 
 use super::abi::*;
 use super::api::{Api, Value, dtype_of, read_named_values, slice, text};
+use super::executable::Signature;
+use crate::hlo::HloModuleProto;
+use crate::hlo::proto::HloModuleProtoWithConfig;
 use crate::{Error, PjrtCode, Result, Shape};
+use prost::Message;
 
 /// A compiled program, apart from the devices that it may be loaded on.
 ///
@@ -53,6 +57,39 @@ pub struct OptimizedProgram {
     pub bytes: Vec<u8>,
 }
 
+impl OptimizedProgram {
+    /// The program as an HLO module, whose `Display` prints it.
+    ///
+    /// Backends' own attributes, such as the tiles of layouts and the configurations of kernels, are left out.
+    ///
+    /// # Errors
+    /// Where it is in another format, or not what it says that it is.
+    ///
+    /// ```
+    /// use xlann::{DType, Function, Session, Shape};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+    ///     println!("{}", session.compile(&f)?.compiled().optimized_program()?.module()?);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn module(&self) -> Result<HloModuleProto> {
+        let refused =
+            |got: &str| Error::argument("optimized program", "format", "an HLO module", got.to_owned());
+        let decoded = match self.format.as_str() {
+            "hlo" => HloModuleProto::decode(self.bytes.as_slice()).map(Some),
+            "hlo_with_config" => {
+                HloModuleProtoWithConfig::decode(self.bytes.as_slice()).map(|module| module.hlo_module)
+            }
+            other => return Err(refused(other)),
+        };
+        decoded
+            .map_err(|problem| refused(&problem.to_string()))?
+            .ok_or_else(|| refused(&format!("{} without one", self.format)))
+    }
+}
+
 /// The memory that a run needs on a device, in bytes.
 ///
 /// ```
@@ -85,6 +122,19 @@ impl Compiled {
     /// `raw` must be an executable of this plugin that nothing else destroys.
     pub(super) unsafe fn new(api: &'static Api, raw: *mut PJRT_Executable) -> Compiled {
         Compiled { api, raw }
+    }
+
+    /// Requires that the results are those of the signature.
+    pub(super) fn check_results(&self, signature: &Signature) -> Result<()> {
+        let results = self.result_shapes()?;
+        if results == signature.results {
+            return Ok(());
+        }
+        let list = |shapes: &[Shape]| {
+            format!("[{}]", shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", "))
+        };
+        let argument = format!("results of {}", signature.name);
+        Err(Error::argument("executable", argument, list(&results), list(&signature.results)))
     }
 
     /// The shape of each result.
@@ -219,6 +269,12 @@ impl Compiled {
             }
             Ok(bytes)
         }
+    }
+}
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiled").field("results", &self.result_shapes()).finish_non_exhaustive()
     }
 }
 

@@ -117,18 +117,7 @@ impl Loaded {
         for shape in signature.parameters.iter().chain(&signature.results) {
             shape.checked_byte_count("executable")?;
         }
-        let results = compiled.result_shapes()?;
-        if results != signature.results {
-            let list = |shapes: &[Shape]| {
-                format!("[{}]", shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", "))
-            };
-            return Err(Error::argument(
-                "executable",
-                format!("results of {}", signature.name),
-                list(&results),
-                list(&signature.results),
-            ));
-        }
+        compiled.check_results(&signature)?;
         std::mem::forget(guard);
         let needed = compiled.memory().map_or(0, |memory| {
             let results = memory.results.saturating_sub(memory.aliased);

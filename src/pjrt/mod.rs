@@ -29,6 +29,7 @@ pub use event::Event;
 pub use executable::{Executable, Signature};
 pub use plugin::Plugin;
 pub use search::{Candidate, PluginSpec, cache_directory, search_order};
+pub use topology::Topology;
 
 #[cfg(feature = "check-abi")]
 #[doc(hidden)]
@@ -47,3 +48,4 @@ mod ffi;
 mod memory;
 mod plugin;
 mod search;
+mod topology;

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// use xlann::pjrt::Plugin;
 /// use xlann::target::cpu;
 ///
-/// match Plugin::find(&cpu::TARGET.plugin) {
+/// match Plugin::find(&cpu::PLATFORM.plugin) {
 ///     Ok(plugin) => {
 ///         let (major, minor) = plugin.api_version();
 ///         println!("{}, PJRT {major}.{minor}", plugin.path().display());
@@ -118,6 +118,9 @@ impl Plugin {
 
     /// Loads the first plugin in the [search order](search_order) of `spec` that exists.
     ///
+    /// Sets the environment variables that the specification gives for a machine without devices, where they are
+    /// unset: a program that reads its environment in C on another thread should find its plugins before it does.
+    ///
     /// # Errors
     /// [`Error::PluginNotFound`] where there is none; [`Error::Plugin`] where the first that exists is of no
     /// use, or where the environment variable names a file that does not exist.
@@ -126,7 +129,7 @@ impl Plugin {
     /// use xlann::pjrt::{Client, Plugin};
     /// use xlann::target::cpu;
     ///
-    /// if let Ok(plugin) = Plugin::find(&cpu::TARGET.plugin) {
+    /// if let Ok(plugin) = Plugin::find(&cpu::PLATFORM.plugin) {
     ///     let client = Client::new(plugin, &[])?;
     ///     println!("{:?}", client.devices());
     /// }
@@ -135,7 +138,12 @@ impl Plugin {
     pub fn find(spec: &PluginSpec) -> Result<Plugin> {
         let candidates = search_order(spec);
         match candidates.iter().find(|candidate| candidate.exists || candidate.required) {
-            Some(candidate) => Plugin::load(&candidate.path),
+            Some(candidate) => {
+                if !spec.device_files.iter().any(|file| Path::new(file).exists()) {
+                    set_environment(spec.environment);
+                }
+                Plugin::load(&candidate.path)
+            }
             None => Err(Error::PluginNotFound {
                 name: spec.name.into(),
                 looked_at: candidates.iter().map(|candidate| candidate.path.display().to_string()).collect(),
@@ -179,6 +187,17 @@ impl Plugin {
 
     pub(super) fn api(&self) -> &'static Api {
         &self.loaded.api
+    }
+}
+
+/// Sets environment variables where they are unset.
+fn set_environment(variables: &[(&str, &str)]) {
+    for (name, value) in variables {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: Rust's own readers of the environment are locked out; C code that reads it at the same time
+            // is what `Plugin::find` warns of.
+            unsafe { std::env::set_var(name, value) };
+        }
     }
 }
 

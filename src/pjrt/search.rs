@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 ///
 /// ```
 /// use xlann::target::cpu;
-/// assert_eq!(cpu::TARGET.plugin.environment_variable(), "XLANN_CPU_PLUGIN");
+/// assert_eq!(cpu::PLATFORM.plugin.environment_variable(), "XLANN_CPU_PLUGIN");
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct PluginSpec {
-    /// The target's name in lower case, such as `cpu`.
+    /// Its name in lower case, such as `cpu` or `cuda13`.
     pub name: &'static str,
+    /// Environment variables that it reads as it is loaded, and what they are set to where they are unset, on a
+    /// machine that has none of the `device_files`.
+    pub environment: &'static [(&'static str, &'static str)],
+    /// The files by which a machine's devices are known.
+    pub device_files: &'static [&'static str],
     /// The paths of known plugins within a Python package directory, the preferred one first.
     pub members: &'static [&'static str],
 }
@@ -34,7 +39,7 @@ impl PluginSpec {
 /// ```
 /// use xlann::{pjrt, target};
 ///
-/// for candidate in pjrt::search_order(&target::cpu::TARGET.plugin) {
+/// for candidate in pjrt::search_order(&target::cpu::PLATFORM.plugin) {
 ///     let found = if candidate.exists { "found" } else { "not there" };
 ///     println!("{}: {} {found}", candidate.place, candidate.path.display());
 /// }
@@ -62,7 +67,7 @@ pub struct Candidate {
 /// ```
 /// use xlann::{pjrt, target};
 ///
-/// let candidates = pjrt::search_order(&target::cpu::TARGET.plugin);
+/// let candidates = pjrt::search_order(&target::cpu::PLATFORM.plugin);
 /// let first = candidates.iter().find(|candidate| candidate.exists || candidate.required);
 /// println!("the plugin that is loaded: {first:?}");
 /// # Ok::<(), xlann::Error>(())
@@ -153,7 +158,12 @@ fn site_packages(environment: &Path) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    const SPEC: PluginSpec = PluginSpec { name: "cpu", members: &["first/one.so", "second/two.so"] };
+    const SPEC: PluginSpec = PluginSpec {
+        name: "cpu",
+        environment: &[],
+        device_files: &[],
+        members: &["first/one.so", "second/two.so"],
+    };
 
     fn order(variables: &[(&str, &Path)]) -> Vec<Candidate> {
         candidates(&SPEC, &|name| {

@@ -4,21 +4,26 @@ use crate::DType;
 use crate::data::Wheel;
 use crate::lower::{Capabilities, Form};
 use crate::pjrt::PluginSpec;
-use crate::target::Target;
+use crate::target::Platform;
 
 /// This machine's CPU, as the plugin's default number of devices, each of which uses all processors.
 ///
 /// ```
 /// use xlann::target::cpu;
-/// assert_eq!(cpu::TARGET.name(), "cpu");
+/// assert_eq!(cpu::PLATFORM.name(), "cpu");
 /// ```
-pub const TARGET: Target = Target {
+pub const PLATFORM: Platform = Platform {
     plugin: PluginSpec {
         name: "cpu",
+        environment: &[],
+        device_files: &[],
         members: &["lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so", "fastatomstruct_xla_cpu/libpjrt_cpu.so"],
     },
     wheels: &[LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU],
+    companions: &[],
     client_options: &[],
+    folder_options: &[],
+    describe: None,
     // On by default, and it has maxima and minima drop NaNs.
     xla_options: &[("xla_cpu_enable_fast_min_max", false)],
     capabilities: &CAPABILITIES,
@@ -42,6 +47,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
 const LAMMPS_JAX_PJRT_CPU: Wheel = Wheel {
     package: "lammps-jax-pjrt-cpu",
     version: "0.11.2",
+    python: "py3",
     platform: "manylinux_2_27_x86_64",
     sha256: "1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1",
 };
@@ -50,6 +56,7 @@ const LAMMPS_JAX_PJRT_CPU: Wheel = Wheel {
 const FASTATOMSTRUCT_XLA_CPU: Wheel = Wheel {
     package: "fastatomstruct-xla-cpu",
     version: "2026.6.23",
+    python: "py3",
     platform: "manylinux_2_27_x86_64",
     sha256: "88b1c430b341b4bea40a37420311c9c75db6e22b46d2ff95b6986577bee6afe9",
 };

@@ -1,75 +1,119 @@
 //! Targets: what functions are compiled for.
 //!
-//! Targets differ in data. A [`Target`] says where its plugin comes from and what can be lowered for it; a
-//! [`Session`] is a target attached to devices through that plugin.
+//! Targets differ in data. A [`Platform`] says where its plugin comes from and what can be lowered for it. A
+//! [`Target`] is a platform whose devices are attached to this machine, or a described part of it such as
+//! `gpu:h100` or `tpu:v5e:2x2`, for which functions are compiled ahead of time, on a machine without any. A
+//! [`Session`] holds the devices of an attached target, a [`Compiler`] those of a described one.
+//!
+//! ```
+//! use xlann::target::{Target, compile_for};
+//! use xlann::{ApproxTopKOptions, DType, Error, Function, Shape, lower};
+//!
+//! let f = Function::trace("best", &[Shape::new(DType::F32, [128, 100_000])], |x| {
+//!     x[0].approx_max_k(10, &ApproxTopKOptions::default())
+//! })?;
+//! match compile_for(&f, &Target::parse("tpu:v5e:2x2")?, &lower::Options::default()) {
+//!     Ok((compiled, choices)) => println!("{}: {:?}", choices[0], compiled.memory()?),
+//!     Err(Error::PluginNotFound { advice, .. }) => println!("{advice}"),
+//!     Err(other) => return Err(other),
+//! }
+//! # Ok::<(), xlann::Error>(())
+//! ```
 
 pub mod cpu;
+pub mod gpu;
+pub mod tpu;
 
 use crate::data::{self, Installed, Wheel};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
-use crate::pjrt::{Client, CompileOptions, Executable, Plugin, PluginSpec, Program, Signature, Value};
+use crate::pjrt::{
+    Client, CompileOptions, Compiled, Executable, Plugin, PluginSpec, Program, Signature, Topology, Value,
+};
 use crate::{Error, Result};
 
 /// A kind of device, and how it is reached.
 ///
 /// ```
-/// use xlann::target::Target;
+/// use xlann::target::Platform;
 ///
-/// let target = Target::named("cpu")?;
-/// assert_eq!(target.plugin.name, "cpu");
-/// println!("plugins come in {}", target.wheels[0]);
-/// assert!(Target::named("abacus").is_err());
+/// let platform = Platform::named("cpu")?;
+/// assert_eq!(platform.plugin.name, "cpu");
+/// println!("plugins come in {}", platform.wheels[0]);
+/// assert!(Platform::named("abacus").is_err());
 /// # Ok::<(), xlann::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// The plugins that drive it, by the name of the target.
+pub struct Platform {
+    /// The plugins that drive it.
     pub plugin: PluginSpec,
     /// The packages that the plugins come in, as in the specification's order.
     pub wheels: &'static [Wheel],
+    /// What the plugins need beside them: packages, and files of theirs.
+    pub companions: &'static [(Wheel, &'static str)],
     /// The options that a client is created with.
     pub client_options: &'static [(&'static str, Value)],
     /// The options of XLA's own that functions are compiled with.
     pub xla_options: &'static [(&'static str, bool)],
+    /// Options of XLA's own that take a folder of companions, and where that is in a folder of packages.
+    pub folder_options: &'static [(&'static str, &'static str)],
+    /// How a part of it is described, such as `v5e:2x2`; `None` where the plugin only compiles for what is attached.
+    pub describe: Option<fn(&str) -> Result<TopologySpec>>,
     /// What can be lowered for it.
     pub capabilities: &'static Capabilities,
 }
 
-/// Every target, by name.
+/// What a [`Topology`] is made from.
 ///
 /// ```
-/// for target in xlann::target::TARGETS {
-///     println!("{}", target.name());
-/// }
+/// use xlann::target::tpu;
+///
+/// let describe = tpu::PLATFORM.describe.unwrap();
+/// assert_eq!(describe("v5e:2x2")?.name, "v5e:2x2");
+/// # Ok::<(), xlann::Error>(())
 /// ```
-pub const TARGETS: [&Target; 1] = [&cpu::TARGET];
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopologySpec {
+    /// The plugin's name of it.
+    pub name: String,
+    /// The plugin's options.
+    pub options: Vec<(&'static str, Value)>,
+}
 
-impl Target {
+/// Every platform.
+///
+/// ```
+/// let names = xlann::target::PLATFORMS.map(|platform| platform.name());
+/// assert_eq!(names, ["cpu", "gpu", "tpu"]);
+/// ```
+pub const PLATFORMS: [&Platform; 3] = [&cpu::PLATFORM, &gpu::PLATFORM, &tpu::PLATFORM];
+
+impl Platform {
     /// The name, such as `cpu`.
     pub fn name(&self) -> &'static str {
         self.capabilities.target
     }
 
-    /// The target of that name.
+    /// The platform of that name.
     ///
     /// # Errors
     /// Where there is none.
     ///
     /// ```
-    /// use xlann::target::Target;
-    /// assert_eq!(Target::named("cpu")?.name(), "cpu");
-    /// assert!(Target::named("abacus").is_err());
+    /// use xlann::target::Platform;
+    /// assert_eq!(Platform::named("tpu")?.name(), "tpu");
+    /// assert!(Platform::named("abacus").is_err());
     /// # Ok::<(), xlann::Error>(())
     /// ```
-    pub fn named(name: &str) -> Result<&'static Target> {
-        TARGETS.into_iter().find(|target| target.name() == name).ok_or_else(|| {
-            let names: Vec<_> = TARGETS.iter().map(|target| target.name()).collect();
-            Error::argument("target", "name", format!("one of {}", names.join(", ")), format!("{name:?}"))
+    pub fn named(name: &str) -> Result<&'static Platform> {
+        PLATFORMS.into_iter().find(|platform| platform.name() == name).ok_or_else(|| {
+            let names = PLATFORMS.map(|platform| platform.name()).join(", ");
+            Error::argument("target", "platform", format!("one of {names}"), format!("{name:?}"))
         })
     }
 
-    /// Puts a plugin into the cache, unless one is there: from the first of the packages that can be had.
+    /// Puts a plugin into the cache, unless one is there, from the first of the packages that can be had; and what it
+    /// needs beside it.
     ///
     /// # Errors
     /// Where no package can be fetched, none is for this machine, or the cache cannot be written.
@@ -77,34 +121,214 @@ impl Target {
     /// ```no_run
     /// use xlann::target::cpu;
     ///
-    /// println!("{}", cpu::TARGET.install()?);
+    /// println!("{}", cpu::PLATFORM.install()?);
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn install(&self) -> Result<Installed> {
         let members = self.plugin.members.iter().copied();
-        data::install_plugin(self.name(), self.wheels.iter().copied().zip(members))
+        data::install_plugin(self.plugin.name, self.wheels.iter().copied().zip(members), self.companions)
     }
 
-    /// Attaches to the target's devices through the plugin that [`Plugin::find`] finds.
+    /// Attaches to the platform's devices through the plugin that [`Plugin::find`] finds.
     ///
     /// # Errors
     /// Where no plugin is found, or it cannot be loaded or finds no device.
     ///
     /// ```
-    /// use xlann::target::Target;
+    /// use xlann::target::Platform;
     ///
-    /// if let Ok(session) = Target::named("cpu")?.session() {
+    /// if let Ok(session) = Platform::named("cpu")?.session() {
     ///     println!("{:?}", session.client());
     /// }
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn session(&self) -> Result<Session> {
         let client = Client::new(Plugin::find(&self.plugin)?, self.client_options)?;
-        Ok(Session { client, target: *self })
+        Ok(Session { client, platform: *self })
+    }
+
+    /// The options that functions are compiled with, by a plugin that may have companions near it.
+    fn compile_options(&self, plugin: Plugin) -> CompileOptions {
+        let fixed = self.xla_options.iter().map(|&(name, value)| (name.to_owned(), Value::Bool(value)));
+        let folders = self.folder_options.iter().filter_map(|&(name, folder)| {
+            let folder =
+                plugin.path().ancestors().map(|near| near.join(folder)).find(|folder| folder.is_dir())?;
+            Some((name.to_owned(), Value::String(folder.to_str()?.to_owned())))
+        });
+        CompileOptions { overrides: fixed.chain(folders).collect(), ..CompileOptions::default() }
+    }
+
+    /// A function as a program: lowered, with the form that each approximate top-k took.
+    fn lower(
+        &self,
+        function: &Function,
+        options: &lower::Options,
+    ) -> Result<(Vec<u8>, Signature, Vec<Choice>)> {
+        let lowered = lower::lower(function, self.capabilities, options)?;
+        let signature = Signature {
+            name: function.name().to_owned(),
+            parameters: function.parameter_shapes(),
+            results: function.result_shapes(),
+        };
+        Ok((lowered.module.to_bytes(), signature, lowered.choices))
     }
 }
 
-/// A target attached to devices: lowers and compiles functions for them.
+/// What functions are compiled for: a platform's devices on this machine, or devices that are described.
+///
+/// ```
+/// use xlann::target::Target;
+///
+/// let target = Target::parse("tpu:v5e:2x2")?;
+/// assert_eq!((target.platform().name(), target.topology()), ("tpu", Some("v5e:2x2")));
+/// assert_eq!(target.to_string(), "tpu:v5e:2x2");
+/// assert_eq!(Target::parse("cpu")?.topology(), None);
+/// assert!(Target::parse("cpu:2x2").is_err());
+/// # Ok::<(), xlann::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Target {
+    platform: &'static Platform,
+    topology: Option<TopologySpec>,
+}
+
+impl Target {
+    /// The target of a text such as `cpu`, `gpu` or `tpu`, for what is attached to this machine; or for what is
+    /// described: `gpu:h100`, `gpu:h200`, `gpu:a100`, `gpu:FILE` for a file with XLA's `GpuTargetConfigProto` in text
+    /// format, and `tpu:TOPOLOGY` such as `tpu:v5e:2x2`.
+    ///
+    /// # Errors
+    /// Where there is no such platform, it cannot be described, or the file is unreadable or lacks a field. Whether
+    /// there is such a topology is for the plugin to say.
+    pub fn parse(text: &str) -> Result<Target> {
+        let Some((platform, topology)) = text.split_once(':') else {
+            return Ok(Target { platform: Platform::named(text)?, topology: None });
+        };
+        let platform = Platform::named(platform)?;
+        let Some(describe) = platform.describe else {
+            let expected = format!("{}, as it compiles only for what is attached", platform.name());
+            return Err(Error::argument("target", "topology", expected, text));
+        };
+        if topology.is_empty() {
+            let expected = format!("one after {text}");
+            return Err(Error::argument("target", "topology", expected, "none"));
+        }
+        Ok(Target { platform, topology: Some(describe(topology)?) })
+    }
+
+    /// The kind of its devices.
+    pub fn platform(&self) -> &'static Platform {
+        self.platform
+    }
+
+    /// The name of its topology, where it is described.
+    pub fn topology(&self) -> Option<&str> {
+        self.topology.as_ref().map(|topology| topology.name.as_str())
+    }
+
+    /// Prepares compiling for described devices.
+    ///
+    /// # Errors
+    /// Where the target is not described, no plugin is found or it cannot be loaded, or it knows no such topology.
+    ///
+    /// ```
+    /// use xlann::target::Target;
+    ///
+    /// if let Ok(compiler) = Target::parse("tpu:v5e:16x16")?.describe() {
+    ///     assert_eq!(compiler.topology().device_count(), 256);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn describe(&self) -> Result<Compiler> {
+        let Some(TopologySpec { name, options }) = &self.topology else {
+            let expected = "a described one, such as gpu:h100 or tpu:v5e:2x2";
+            return Err(Error::argument("compile_for", "target", expected, self));
+        };
+        let topology = Topology::new(Plugin::find(&self.platform.plugin)?, name, options)?;
+        Ok(Compiler { topology, platform: *self.platform })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.platform.name())?;
+        self.topology().map_or(Ok(()), |topology| write!(f, ":{topology}"))
+    }
+}
+
+/// Lowers and compiles a function ahead of time for a described target, in the forms that the options ask for;
+/// also gives which were taken. To compile several, make a [`Compiler`] once.
+///
+/// # Errors
+/// As [`Target::describe`] and [`Compiler::compile`].
+///
+/// ```
+/// use xlann::target::{Target, compile_for};
+/// use xlann::{DType, Function, Shape, lower};
+///
+/// let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+/// if let Ok((compiled, _)) = compile_for(&f, &Target::parse("gpu:h100")?, &lower::Options::default()) {
+///     println!("{} bytes of machine code", compiled.generated_code_size()?);
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
+pub fn compile_for(
+    function: &Function,
+    target: &Target,
+    options: &lower::Options,
+) -> Result<(Compiled, Vec<Choice>)> {
+    target.describe()?.compile(function, options, 1)
+}
+
+/// A target that is described: lowers and compiles functions for it ahead of time.
+///
+/// ```
+/// use xlann::target::Target;
+/// use xlann::{DType, Function, Shape, lower};
+///
+/// if let Ok(compiler) = Target::parse("tpu:v5e:2x2")?.describe() {
+///     let f = Function::trace("double", &[Shape::new(DType::F32, [3])], |x| &x[0] + &x[0])?;
+///     let (compiled, _) = compiler.compile(&f, &lower::Options::default(), 1)?;
+///     for (name, value) in compiled.cost_analysis()? {
+///         println!("{name}: {value}");
+///     }
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Compiler {
+    topology: Topology,
+    platform: Platform,
+}
+
+impl Compiler {
+    /// The described devices.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Lowers and compiles a function, in the forms that the options ask for, to run on as many devices as
+    /// there are replicas; also gives which forms were taken.
+    ///
+    /// # Errors
+    /// Where an operator has no form on the target, or not the one asked for; where there are not as many devices
+    /// as replicas; and where the plugin does not compile the program.
+    pub fn compile(
+        &self,
+        function: &Function,
+        options: &lower::Options,
+        replicas: usize,
+    ) -> Result<(Compiled, Vec<Choice>)> {
+        let (module, signature, choices) = self.platform.lower(function, options)?;
+        let options = CompileOptions {
+            num_replicas: replicas,
+            ..self.platform.compile_options(self.topology.plugin())
+        };
+        Ok((self.topology.compile(Program::Hlo(&module), signature, &options)?, choices))
+    }
+}
+
+/// A platform attached to devices: lowers and compiles functions for them.
 ///
 /// Copies of it are the same session; it can be shared between threads.
 ///
@@ -122,7 +346,7 @@ impl Target {
 #[derive(Clone, Debug)]
 pub struct Session {
     client: Client,
-    target: Target,
+    platform: Platform,
 }
 
 impl Session {
@@ -140,7 +364,7 @@ impl Session {
     /// }
     /// ```
     pub fn cpu() -> Result<Session> {
-        cpu::TARGET.session()
+        cpu::PLATFORM.session()
     }
 
     /// The plugin's client, for buffers and devices.
@@ -148,12 +372,12 @@ impl Session {
         &self.client
     }
 
-    /// The target.
-    pub fn target(&self) -> &Target {
-        &self.target
+    /// The platform.
+    pub fn platform(&self) -> &Platform {
+        &self.platform
     }
 
-    /// Lowers and compiles a function, in the forms that the target's policy chooses.
+    /// Lowers and compiles a function, in the forms that the platform's policy chooses.
     ///
     /// The client keeps what it compiled last: the same function is not compiled again.
     ///
@@ -198,16 +422,8 @@ impl Session {
         function: &Function,
         options: &lower::Options,
     ) -> Result<(Executable, Vec<Choice>)> {
-        let lowered = lower::lower(function, self.target.capabilities, options)?;
-        let signature = Signature {
-            name: function.name().to_owned(),
-            parameters: function.parameter_shapes(),
-            results: function.result_shapes(),
-        };
-        let module = lowered.module.to_bytes();
-        let compile_options =
-            CompileOptions { overrides: self.target.xla_options.to_vec(), ..CompileOptions::default() };
-        let executable = self.client.compile(Program::Hlo(&module), signature, &compile_options)?;
-        Ok((executable, lowered.choices))
+        let (module, signature, choices) = self.platform.lower(function, options)?;
+        let options = self.platform.compile_options(self.client.plugin());
+        Ok((self.client.compile(Program::Hlo(&module), signature, &options)?, choices))
     }
 }

@@ -6,23 +6,28 @@ use std::sync::LazyLock;
 use xlann::pjrt::{Client, CompileOptions, Executable, Program, Signature};
 use xlann::{Error, Result, Session, Shape};
 
-/// A session on the CPU, one for all tests of a file.
+/// What needs a plugin, such as a session.
 ///
-/// Where no plugin is found it prints that the test is skipped and gives `None`; where the environment variable
-/// `XLANN_REQUIRE` contains `cpu` it panics instead. A plugin that is found and does not work is a failure.
-pub fn session() -> Option<&'static Session> {
-    static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| match Session::cpu() {
-        Ok(session) => Some(session),
+/// Where none is found it prints that the test is skipped and gives `None`; where the environment variable
+/// `XLANN_REQUIRE` lists the platform (`cpu,tpu,gpu`) it panics instead. A plugin that is found and does not work
+/// is a failure.
+pub fn found<T>(platform: &str, result: Result<T>) -> Option<T> {
+    match result {
+        Ok(found) => Some(found),
         Err(problem @ Error::PluginNotFound { .. }) => {
             let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
-            assert!(!required.contains("cpu"), "XLANN_REQUIRE asks for cpu: {problem}");
+            let required = required.split(',').any(|required| required.trim() == platform);
+            assert!(!required, "XLANN_REQUIRE asks for {platform}: {problem}");
+            println!("skipped on the {platform}: {problem}");
             None
         }
         Err(problem) => panic!("{problem}"),
-    });
-    if SESSION.is_none() {
-        println!("skipped on the cpu: no plugin found; xlann plugin install cpu fetches one");
     }
+}
+
+/// A session on the CPU, one for all tests of a file; see [`found`].
+pub fn session() -> Option<&'static Session> {
+    static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| found("cpu", Session::cpu()));
     SESSION.as_ref()
 }
 

@@ -20,7 +20,8 @@ impl Registry {
         archive.finish().unwrap();
         let bytes = std::fs::read(folder.path().join("package.whl")).unwrap();
         let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        let wheel = Wheel { package: "package", version: "1.0", platform: "any", sha256: hash.leak() };
+        let wheel =
+            Wheel { package: "package", version: "1.0", python: "py3", platform: "any", sha256: hash.leak() };
         Registry { folder, wheel }
     }
 
@@ -153,7 +154,7 @@ fn a_file_of_another_hand_is_not_touched() {
 
 #[test]
 fn hashes_are_lower_case_hexadecimal() {
-    for wheel in crate::target::cpu::TARGET.wheels {
+    for wheel in crate::target::cpu::PLATFORM.wheels {
         let hexadecimal = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         assert!(wheel.sha256.len() == 64 && wheel.sha256.bytes().all(hexadecimal), "{wheel}");
     }
@@ -166,7 +167,7 @@ fn the_cpu_plugin_can_be_fetched() {
     let destination = folder.path().join("plugin.so");
     let member = "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so";
     assert_eq!(
-        crate::target::cpu::TARGET.wheels[0].fetch(member, &destination).unwrap(),
+        crate::target::cpu::PLATFORM.wheels[0].fetch(member, &destination).unwrap(),
         Fetched::Downloaded
     );
     assert!(std::fs::read(&destination).unwrap().starts_with(b"\x7fELF"));

@@ -1,0 +1,283 @@
+//! NVIDIA GPUs, through JAX's CUDA plugin.
+
+use crate::data::Wheel;
+use crate::lower::{Capabilities, Form};
+use crate::pjrt::{PluginSpec, Value};
+use crate::target::{Platform, TopologySpec};
+use crate::{Error, Result};
+
+/// NVIDIA GPUs: those of this machine, or one that is described, for which the plugin compiles without any.
+///
+/// A described GPU is one of [`MODELS`] by its name, such as `h100`, or a file with XLA's `GpuTargetConfigProto`
+/// in text format, by its path.
+///
+/// ```
+/// use xlann::target::gpu;
+/// assert_eq!(gpu::PLATFORM.name(), "gpu");
+/// ```
+pub const PLATFORM: Platform = Platform {
+    plugin: PluginSpec {
+        name: "cuda13",
+        environment: &[],
+        device_files: &["/dev/nvidiactl"],
+        members: &["jax_plugins/xla_cuda13/xla_cuda_plugin.so"],
+    },
+    wheels: &[JAX_CUDA13_PJRT],
+    companions: &[
+        (NVIDIA_CUDA_NVCC, "nvidia/cu13/bin/ptxas"),
+        (NVIDIA_NVVM, "nvidia/cu13/nvvm/libdevice/libdevice.10.bc"),
+    ],
+    // Else it takes most of each GPU's memory for itself.
+    client_options: &[("preallocate", Value::Bool(false))],
+    xla_options: &[],
+    // Where ptxas and libdevice are.
+    folder_options: &[("xla_gpu_cuda_data_dir", "nvidia/cu13")],
+    describe: Some(describe),
+    capabilities: &CAPABILITIES,
+};
+
+/// What is lowered for GPUs.
+pub const CAPABILITIES: Capabilities = Capabilities {
+    target: "gpu",
+    forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
+    blocks_over_two_stage: usize::MAX,
+    blocks_over_sort: 2,
+    two_stage_over_sort: 2,
+    fast_top_k: &[],
+};
+
+/// A GPU as XLA's compiler sees it, in the fields of its `GpuDeviceInfoProto`.
+///
+/// ```
+/// use xlann::target::gpu;
+///
+/// let h100 = gpu::MODELS.iter().find(|model| model.name == "h100").unwrap();
+/// assert_eq!((h100.core_count, h100.compute_capability), (132, (9, 0)));
+/// println!("{} GB", h100.device_memory_size / 1_000_000_000);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Model {
+    /// The name, as in `gpu:h100`.
+    pub name: &'static str,
+    /// What CUDA calls it.
+    pub description: &'static str,
+    /// Major and minor.
+    pub compute_capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub core_count: u32,
+    /// Multiply-add units for f32 in each of them.
+    pub fpus_per_core: u32,
+    /// In GHz.
+    pub clock_rate_ghz: f32,
+    /// In bytes a second.
+    pub memory_bandwidth: u64,
+    /// In bytes.
+    pub device_memory_size: u64,
+    /// In bytes.
+    pub l2_cache_size: u64,
+    /// In bytes, of each multiprocessor.
+    pub shared_memory_per_core: u32,
+    /// In bytes, the most that one block of threads can ask for.
+    pub shared_memory_per_block_optin: u32,
+}
+
+/// The GPUs that are known by name.
+///
+/// ```
+/// let names: Vec<_> = xlann::target::gpu::MODELS.iter().map(|model| model.name).collect();
+/// assert_eq!(names, ["h100", "h200", "a100"]);
+/// ```
+pub const MODELS: [Model; 3] = [
+    Model {
+        name: "h100",
+        description: "NVIDIA H100 80GB HBM3",
+        compute_capability: (9, 0),
+        core_count: 132,
+        fpus_per_core: 128,
+        clock_rate_ghz: 1.98,
+        memory_bandwidth: 3_352_320_000_000,
+        device_memory_size: 84_942_979_072,
+        l2_cache_size: 52_428_800,
+        shared_memory_per_core: 233_472,
+        shared_memory_per_block_optin: 232_448,
+    },
+    Model {
+        name: "h200",
+        description: "NVIDIA H200",
+        compute_capability: (9, 0),
+        core_count: 132,
+        fpus_per_core: 128,
+        clock_rate_ghz: 1.98,
+        memory_bandwidth: 4_800_000_000_000,
+        device_memory_size: 150_000_000_000,
+        l2_cache_size: 52_428_800,
+        shared_memory_per_core: 233_472,
+        shared_memory_per_block_optin: 232_448,
+    },
+    Model {
+        name: "a100",
+        description: "NVIDIA A100-SXM4-80GB",
+        compute_capability: (8, 0),
+        core_count: 108,
+        fpus_per_core: 64,
+        clock_rate_ghz: 1.41,
+        memory_bandwidth: 2_039_000_000_000,
+        device_memory_size: 84_974_370_816,
+        l2_cache_size: 41_943_040,
+        shared_memory_per_core: 167_936,
+        shared_memory_per_block_optin: 166_912,
+    },
+];
+
+impl Model {
+    /// XLA's `GpuTargetConfigProto` in text format.
+    ///
+    /// ```
+    /// assert!(xlann::target::gpu::MODELS[0].target_config().contains("core_count: 132\n"));
+    /// ```
+    pub fn target_config(&self) -> String {
+        let Model { description, compute_capability: (major, minor), .. } = self;
+        format!(
+            "gpu_device_info {{
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: {}
+  threads_per_core_limit: 2048
+  core_count: {}
+  fpus_per_core: {}
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: {}
+  l2_cache_size: {}
+  clock_rate_ghz: {}
+  device_memory_size: {}
+  shared_memory_per_block_optin: {}
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}}
+platform_name: \"CUDA\"
+dnn_version_info {{ major: 9 minor: 1 }}
+device_description_str: \"{description}\"
+",
+            self.shared_memory_per_core,
+            self.core_count,
+            self.fpus_per_core,
+            self.memory_bandwidth,
+            self.l2_cache_size,
+            self.clock_rate_ghz,
+            self.device_memory_size,
+            self.shared_memory_per_block_optin,
+        )
+    }
+}
+
+/// The fields without which XLA's compiler has nothing to go by: it takes what is absent to be zero.
+const REQUIRED: [&str; 17] = [
+    "threads_per_block_limit",
+    "threads_per_warp",
+    "shared_memory_per_block",
+    "shared_memory_per_core",
+    "threads_per_core_limit",
+    "core_count",
+    "fpus_per_core",
+    "block_dim_limit_x",
+    "block_dim_limit_y",
+    "block_dim_limit_z",
+    "memory_bandwidth",
+    "l2_cache_size",
+    "clock_rate_ghz",
+    "device_memory_size",
+    "cuda_compute_capability",
+    "registers_per_core_limit",
+    "registers_per_block_limit",
+];
+
+/// A GPU by the name of a model, or by a file.
+fn describe(name: &str) -> Result<TopologySpec> {
+    let target_config = match MODELS.iter().find(|model| model.name == name) {
+        Some(model) => model.target_config(),
+        None => {
+            let names: Vec<_> = MODELS.iter().map(|model| model.name).collect();
+            let expected = format!("one of {}, or a file with a target config", names.join(", "));
+            if !std::path::Path::new(name).exists() {
+                return Err(Error::argument("target", "gpu", expected, format!("{name:?}")));
+            }
+            let config = std::fs::read_to_string(name).map_err(Error::io(name))?;
+            check_target_config(name, &config)?;
+            config
+        }
+    };
+    let options =
+        vec![("target_config", Value::String(target_config)), ("topology", Value::String("1x1x1".into()))];
+    Ok(TopologySpec { name: name.to_owned(), options })
+}
+
+/// Requires that a target config has the fields that matter; the plugin checks the rest.
+fn check_target_config(name: &str, config: &str) -> Result<()> {
+    let words: Vec<&str> = config
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+        .collect();
+    let missing: Vec<_> = REQUIRED.into_iter().filter(|field| !words.contains(field)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let expected = format!("a GpuTargetConfigProto in text format with {}", missing.join(", "));
+    Err(Error::argument("target", format!("target config {name}"), expected, "none"))
+}
+
+/// JAX's CUDA plugin, API 0.112: `jax_plugins/xla_cuda13/xla_cuda_plugin.so`.
+const JAX_CUDA13_PJRT: Wheel = Wheel {
+    package: "jax-cuda13-pjrt",
+    version: "0.10.2",
+    python: "py3",
+    platform: "manylinux_2_27_x86_64",
+    sha256: "a97e9cabe0e21d8dbcc70bd909ca1c34cd546d3ce2d94b4cd907a8d4f6179f6a",
+};
+
+/// `nvidia/cu13/bin/ptxas`.
+const NVIDIA_CUDA_NVCC: Wheel = Wheel {
+    package: "nvidia-cuda-nvcc",
+    version: "13.5.37",
+    python: "py3",
+    platform: "manylinux_2_17_x86_64",
+    sha256: "f5c4f7ead5d964fb4af42bbf1e6d3ec3c1e6e9d83b53749f691d387e7fcaa3a7",
+};
+
+/// `nvidia/cu13/nvvm/libdevice/libdevice.10.bc`.
+const NVIDIA_NVVM: Wheel = Wheel {
+    package: "nvidia-nvvm",
+    version: "13.5.37",
+    python: "py3",
+    platform: "manylinux_2_12_x86_64",
+    sha256: "c41bfa362e407405163f103c2229f0765f8cc2ed7d148b754dc77f228bf7e070",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_have_every_field() {
+        for model in MODELS {
+            check_target_config(model.name, &model.target_config()).unwrap();
+        }
+    }
+
+    #[test]
+    fn fields_that_are_missing_are_named() {
+        let config = MODELS[0].target_config().replace("core_count: 132", "");
+        let error = check_target_config("mine.txt", &config).unwrap_err().to_string();
+        assert!(error.contains("mine.txt") && error.contains("with core_count"), "{error}");
+    }
+
+    #[test]
+    fn unknown_models_are_refused() {
+        let error = describe("h1000").unwrap_err().to_string();
+        assert!(error.contains("h100, h200, a100") && error.contains("h1000"), "{error}");
+        assert_eq!(describe("a100").unwrap().options[1].1, Value::String("1x1x1".into()));
+    }
+}
