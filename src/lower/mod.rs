@@ -91,11 +91,11 @@ pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options
     Ok(Lowered { function, module, choices })
 }
 
-/// The function with its approximate top-k, and those of its sub-functions, replaced by what `form` makes of each.
-fn expand(
-    function: &Function,
-    form: &mut dyn FnMut(&ApproxTopK, &[Tensor]) -> Result<Vec<Tensor>>,
-) -> Result<Function> {
+/// Makes something else of an approximate top-k: its results, from its inputs.
+type Rewrite<'a> = dyn FnMut(&ApproxTopK, &[Tensor]) -> Result<Vec<Tensor>> + 'a;
+
+/// The function with its approximate top-k, and those of its sub-functions, rewritten.
+fn expand(function: &Function, rewrite: &mut Rewrite<'_>) -> Result<Function> {
     let builder = Builder::new(function.name());
     let arguments: Vec<Tensor> = function
         .parameters()
@@ -103,9 +103,9 @@ fn expand(
         .collect::<Result<_>>()?;
     let results = function.interpret(arguments, |equation, inputs| {
         if let Op::ApproxTopK(op) = &equation.op {
-            return form(op, inputs);
+            return rewrite(op, inputs);
         }
-        let op = equation.op.map_functions(&mut |function| expand(function, form))?;
+        let op = equation.op.map_functions(&mut |function| expand(function, rewrite))?;
         builder.push(op, &inputs.iter().collect::<Vec<_>>())
     })?;
     builder.finish(results)

@@ -84,20 +84,14 @@ mod tests {
     use super::*;
     use crate::lower::{Options, lower};
     use crate::ops::Op;
-    use crate::pjrt::{CompileOptions, Program, Signature};
+    use crate::pjrt::{Program, Signature};
     use crate::transform::table::examples;
     use crate::{ApproxTopKOptions, Session, Tangent, target};
 
     /// Results of a program on the CPU.
     fn run(session: &Session, program: Program<'_>, function: &Function, arguments: &[Array]) -> Vec<Array> {
-        let signature = Signature {
-            name: function.name().to_owned(),
-            parameters: function.parameter_shapes(),
-            results: function.result_shapes(),
-        };
-        let mut options = CompileOptions::default();
-        options.overrides = session.target().xla_options.to_vec();
-        let executable = session.client().compile(program, signature, &options);
+        let options = session.compile_options();
+        let executable = session.client().compile(program, Signature::of(function), &options);
         executable.and_then(|executable| executable.run_arrays(arguments)).unwrap_or_else(|problem| {
             panic!("{problem}\n{program:?}");
         })

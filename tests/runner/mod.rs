@@ -6,7 +6,7 @@ mod common;
 
 pub use common::session;
 use xlann::lower::{self, Form, Options, lower};
-use xlann::pjrt::{CompileOptions, Executable, Program, Signature};
+use xlann::pjrt::{Executable, Program, Signature};
 use xlann::{ApproxTopKOptions, Array, DType, Function, Result, Session, Shape, target};
 
 /// The dtypes that approximate top-k takes.
@@ -157,7 +157,7 @@ pub fn indices(dims: &[usize]) -> Vec<Vec<usize>> {
 pub fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
     let expected = run_hlo(function, arguments);
     if let Some(session) = session() {
-        let text = lower::stablehlo(function, session.target().capabilities).unwrap();
+        let text = lower::stablehlo(function, session.platform().capabilities).unwrap();
         let executable =
             stablehlo(session, function, &text).unwrap_or_else(|problem| panic!("{problem}\n{text}"));
         run_on(&executable, arguments, &expected, &text);
@@ -186,14 +186,8 @@ fn run_on(executable: &Executable, arguments: &[Array], expected: &[Array], cont
 
 /// Compiles the StableHLO of a function.
 pub fn stablehlo(session: &Session, function: &Function, text: &str) -> Result<Executable> {
-    let signature = Signature {
-        name: function.name().to_owned(),
-        parameters: function.parameter_shapes(),
-        results: function.result_shapes(),
-    };
-    let mut options = CompileOptions::default();
-    options.overrides = session.target().xla_options.to_vec();
-    session.client().compile(Program::StableHlo(text), signature, &options)
+    let options = session.compile_options();
+    session.client().compile(Program::StableHlo(text), Signature::of(function), &options)
 }
 
 /// Requires that arrays are equal, floats but for rounding: by the dtype's tolerance of a value, or of 1e-3 where that
