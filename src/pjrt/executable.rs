@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::client::{Client, Device};
 use super::compiled::Compiled;
 use super::memory;
-use crate::{Array, Error, Result, Shape};
+use crate::{Array, Error, Function, Result, Shape};
 
 /// What a program takes and gives.
 ///
@@ -33,6 +33,29 @@ pub struct Signature {
     pub parameters: Vec<Shape>,
     /// The shape of each result.
     pub results: Vec<Shape>,
+}
+
+impl Signature {
+    /// What a function takes and gives.
+    ///
+    /// ```
+    /// use xlann::pjrt::Signature;
+    /// use xlann::{DType, Function, Shape};
+    ///
+    /// let f = Function::trace("norm", &[Shape::new(DType::F32, [2])], |x| {
+    ///     (&x[0] * &x[0])?.reduce_sum(&[0])?.sqrt()
+    /// })?;
+    /// let signature = Signature::of(&f);
+    /// assert_eq!((signature.name.as_str(), signature.results), ("norm", vec![Shape::scalar(DType::F32)]));
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn of(function: &Function) -> Signature {
+        Signature {
+            name: function.name().to_owned(),
+            parameters: function.parameter_shapes(),
+            results: function.result_shapes(),
+        }
+    }
 }
 
 /// A compiled program, loaded on one device or several. Copies of it are the same executable.

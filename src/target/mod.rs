@@ -198,12 +198,7 @@ impl Platform {
     ) -> Result<(Vec<u8>, Signature, Vec<Choice>)> {
         function.check_replicas(replicas)?;
         let lowered = lower::lower(function, self.capabilities, options)?;
-        let signature = Signature {
-            name: function.name().to_owned(),
-            parameters: function.parameter_shapes(),
-            results: function.result_shapes(),
-        };
-        Ok((lowered.module.to_bytes(), signature, lowered.choices))
+        Ok((lowered.module.to_bytes(), Signature::of(function), lowered.choices))
     }
 }
 
@@ -408,6 +403,28 @@ impl Session {
     /// The platform.
     pub fn platform(&self) -> &Platform {
         &self.platform
+    }
+
+    /// The options that functions are compiled with, for programs that come from elsewhere.
+    ///
+    /// ```
+    /// use xlann::pjrt::{Program, Signature};
+    /// use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape, lower};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("best", &[Shape::new(DType::F32, [5])], |x| {
+    ///         x[0].approx_max_k(2, &ApproxTopKOptions::default())
+    ///     })?;
+    ///     let text = lower::stablehlo(&f, session.platform().capabilities)?;
+    ///     let (program, options) = (Program::StableHlo(&text), session.compile_options());
+    ///     let best = session.client().compile(program, Signature::of(&f), &options)?;
+    ///     let results = best.run_arrays(&[Array::new([5], &[3f32, 9.0, 2.0, 7.0, 1.0])?])?;
+    ///     assert_eq!(results, [Array::new([2], &[9f32, 7.0])?, Array::new([2], &[1i32, 3])?]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn compile_options(&self) -> CompileOptions {
+        self.platform.compile_options(self.client.plugin())
     }
 
     /// Lowers and compiles a function, in the forms that the platform's policy chooses.

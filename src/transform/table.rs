@@ -47,7 +47,7 @@ fn combine(shape: Shape, body: impl FnOnce(&[Tensor]) -> Result<Tensor>) -> Resu
 }
 
 /// Examples of every operator, several where a rule depends on its parameters.
-fn examples() -> Result<Vec<Function>> {
+pub(crate) fn examples() -> Result<Vec<Function>> {
     let mut all = Vec::new();
     for &op in Unary::ALL {
         all.push(uniform(op, 1)?);
