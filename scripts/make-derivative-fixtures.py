@@ -194,6 +194,10 @@ case("reduce_window_max", window(-inf, lax.max, (2, 2), (1, 2), "VALID"), grid)
 tied = [2.0, 2.0, 1.0, 1.0, 2.0, -2.0]
 case("reduce_window_max_of_ties", window(-inf, lax.max, (3,), (1,), "VALID"), tied)
 case("reduce_window_min_of_ties", window(inf, lax.min, (3,), (1,), "VALID"), tied)
+tied = [0.0, 2.0, -2.0, 0.0, 2.0, 1.0, 1.0]
+case("reduce_window_max_of_inner_ties", window(-inf, lax.max, (4,), (1,), "VALID"), tied)
+tied = [[0.0, 2.0, 2.0], [-2.0, 0.0, 2.0], [1.0, 2.0, -1.0]]
+case("reduce_window_max_of_tied_squares", window(-inf, lax.max, (2, 2), (1, 1), "VALID"), tied)
 case("cumsum", lambda x: lax.cumsum(x * x, 1), grid)
 case("cumprod", lambda x: lax.cumprod(x, 0), [2.0, -1.5, 0.5, 3.0])
 case("cummax", lambda x: lax.cummax(x, 0), [2.0, -1.5, 3.5, 3.0])

@@ -430,9 +430,18 @@ fn a_plugin_that_is_none_is_told() {
 #[test]
 fn help_and_version_are_printed() {
     let folder = Folder::new();
-    for words in
-        ["", "doctor", "plugin", "plugin install", "plugin list", "topk", "search", "hlo", "hlo topk"]
-    {
+    for words in [
+        "",
+        "doctor",
+        "plugin",
+        "plugin install",
+        "plugin list",
+        "topk",
+        "search",
+        "hlo",
+        "hlo topk",
+        "compile",
+    ] {
         let printed = folder.run(&format!("{words} --help"));
         printed.contains(format!("\nUsage: xlann {words}").trim_end());
         assert!(printed.0.lines().all(|line| line.len() <= 100), "{}", printed.0);

@@ -2,8 +2,9 @@
 
 mod transforms;
 
+use proptest::prelude::*;
 use transforms::runner::{FLOATS, FORMS, assert_close, assert_valid, awkward, in_form, random, top_k};
-use transforms::{derivatives_match, jvp_matches, stack, vmap_matches};
+use transforms::{derivatives_match, interpreted, jvp_matches, stack, vmap_matches};
 use xlann::ann::{max_inner_product, recall};
 use xlann::lower::{Form, Options, lower};
 use xlann::target::cpu::CAPABILITIES;
@@ -529,4 +530,79 @@ fn cotangents_of_unaggregated_results_are_scattered_from_every_form() {
             }
         }
     }
+}
+
+/// Values at a distance from one another, in any order.
+fn shuffled(shape: &Shape, seed: u64) -> Array {
+    let noise = random(shape.clone(), seed).to_f64();
+    let mut order: Vec<usize> = (0..noise.len()).collect();
+    order.sort_by(|&a, &b| noise[a].total_cmp(&noise[b]));
+    let mut values = noise;
+    for (rank, index) in order.into_iter().enumerate() {
+        values[index] = rank as f64 * 0.01 - 0.5;
+    }
+    Array::from_f64(shape.clone(), &values).unwrap()
+}
+
+/// Dimensions, one of them, which is sometimes too large for a partial reduction to keep all of it, and how many
+/// are sought along it.
+fn searched() -> impl Strategy<Value = (Vec<usize>, usize, usize)> {
+    let size = prop_oneof![3 => 1usize..7, 1 => 140usize..300];
+    (prop::collection::vec(0usize..4, 0..3), size, any::<prop::sample::Index>(), 1usize..5).prop_map(
+        |(mut dims, size, place, k)| {
+            let place = place.index(dims.len() + 1);
+            dims.insert(place, size);
+            (dims, place, k.min(size))
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_search(
+        (dims, dimension, k) in searched(),
+        from_end: bool,
+        min: bool,
+        aggregate_to_topk: bool,
+        tangent in prop::sample::select(TANGENTS.to_vec()),
+        recall_target in prop::sample::select(vec![0.5, 0.95, 1.0]),
+        whole in prop::option::of(0usize..2000),
+        seed: u32,
+    ) {
+        let options = ApproxTopKOptions {
+            reduction_dimension: dimension as isize - if from_end { dims.len() as isize } else { 0 },
+            recall_target,
+            reduction_input_size_override: whole.map(|more| dims[dimension] + more),
+            aggregate_to_topk,
+            tangent,
+        };
+        let shape = f64s(&dims);
+        let f = top_k(&shape, k, min, &options);
+        let arguments = |number| vec![shuffled(&shape, u64::from(seed) + number)];
+        interpreted(|| {
+            vmap_matches(&f, arguments);
+            derivatives_match(&f, &arguments(0), &[0]);
+            // One more operand, whose batch dimension is its own.
+            let derivative = jvp(&f, &[0]).unwrap();
+            vmap_matches(&derivative, |number| {
+                let tangent = random(shape.clone(), u64::from(seed) + 7 * number);
+                [arguments(number), vec![tangent]].concat()
+            });
+        });
+    }
+}
+
+#[test]
+fn tangents_that_nothing_reads_are_not_carried() {
+    let options = ApproxTopKOptions { tangent: Tangent::Carried, ..ApproxTopKOptions::default() };
+    let f = Function::trace("f", &[Shape::new(DType::F32, [8])], |x| {
+        let indices = x[0].approx_max_k(2, &options)?.1;
+        x[0].sin()?.take_along_axis(&indices, 0)
+    })
+    .unwrap();
+    let derivative = jvp(&f, &[0]).unwrap().to_string();
+    let search = derivative.lines().find(|line| line.contains("approx_max_k[")).unwrap();
+    assert!(search.ends_with("%0"), "{derivative}");
 }

@@ -2,8 +2,9 @@
 
 mod transforms;
 
+use proptest::prelude::*;
 use transforms::runner::{assert_close, random, run};
-use transforms::{derivatives_match, jvp_matches, stack, vmap_matches};
+use transforms::{derivatives_match, interpreted, jvp_matches, mixed, mixes, stack, vmap_matches};
 use xlann::{Array, DType, Function, Shape, Tensor, grad, jvp, vjp, vmap};
 
 fn f64s(dims: &[usize]) -> Shape {
@@ -392,5 +393,104 @@ fn gradients_of_batched_loops_and_batches_of_gradients_agree() {
     let of_batch = grad(&sum, &[0, 1]).unwrap();
     for (got, expected) in run(&of_gradients, &stacked).iter().zip(run(&of_batch, &stacked)) {
         assert_close(got, &expected, &of_batch);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_counted_loop((shapes, feeds) in mixes(), trip_count in -1i32..4, seed: u32) {
+        let f = Function::trace("f", &shapes, |x| {
+            x[0].builder().fori_loop(trip_count, &x.iter().collect::<Vec<_>>(), |_, x| mixed(x, &feeds, 0.3))
+        })
+        .unwrap();
+        let at = |number| arguments(&f, u64::from(seed) + number);
+        interpreted(|| {
+            vmap_matches(&f, at);
+            derivatives_match(&f, &at(0), &(0..shapes.len()).collect::<Vec<_>>());
+            derivatives_match(&f, &at(0), &[shapes.len() - 1]);
+        });
+    }
+
+    #[test]
+    fn any_loop((shapes, feeds) in mixes(), steps in prop::collection::vec(0i32..4, 3), seed: u32) {
+        // For as many steps as the last of the state says, or until the first is near 0.
+        let count = shapes.len();
+        let state = [shapes.as_slice(), &[Shape::scalar(DType::S32)]].concat();
+        let condition = Function::trace("condition", &state, |x| {
+            let axes: Vec<isize> = (0..x[0].rank() as isize).collect();
+            x[count].greater(0)? & x[0].reduce_sum(&axes)?.abs()?.greater(0.2)?
+        })
+        .unwrap();
+        let body = Function::trace("body", &state, |x| {
+            let mut next = mixed(&x[..count], &feeds, 0.3)?;
+            next.push((&x[count] - 1)?);
+            Ok(next)
+        })
+        .unwrap();
+        let f = Function::trace("f", &state, |x| {
+            x[0].builder().while_loop(&x.iter().collect::<Vec<_>>(), condition, body)
+        })
+        .unwrap();
+        let at = |number: u64| {
+            let mut arguments = arguments(&f, u64::from(seed) + number);
+            arguments[count] = Array::scalar(steps[number as usize]);
+            arguments
+        };
+        interpreted(|| {
+            vmap_matches(&f, at);
+            jvp_matches(&f, &at(0), &(0..count).collect::<Vec<_>>());
+            jvp_matches(&f, &at(0), &[count - 1]);
+            // The derivative of a batch, each element of which has its own number of steps.
+            let batched = vmap(&f, 0, 0, steps.len()).unwrap();
+            let each: Vec<Vec<Array>> = (0..steps.len() as u64).map(at).collect();
+            let stacked: Vec<Array> = (0..=count)
+                .map(|index| stack(&each.iter().map(|each| each[index].clone()).collect::<Vec<_>>(), 0))
+                .collect();
+            jvp_matches(&batched, &stacked, &(0..count).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn any_branches(
+        (shapes, feeds) in mixes(),
+        count in 1usize..4,
+        by_pred: bool,
+        indices in prop::collection::vec(-1i32..4, 3),
+        seed: u32,
+    ) {
+        let branch = |number: usize| {
+            let mut feeds = feeds.clone();
+            feeds.rotate_left(number % shapes.len());
+            Function::trace("branch", &shapes, |x| mixed(x, &feeds, 0.3 + number as f64)).unwrap()
+        };
+        let chooser_dtype = if by_pred { DType::Pred } else { DType::S32 };
+        let all = [&[Shape::scalar(chooser_dtype)], shapes.as_slice()].concat();
+        let f = Function::trace("f", &all, |x| {
+            let operands: Vec<&Tensor> = x[1..].iter().collect();
+            match by_pred {
+                true => x[0].cond(&operands, branch(0), branch(1)),
+                false => x[0].switch(&operands, (0..count).map(branch).collect()),
+            }
+        })
+        .unwrap();
+        let at = |number: u64| {
+            let mut arguments = arguments(&f, u64::from(seed) + number);
+            arguments[0] = chooser(chooser_dtype, indices[number as usize]);
+            arguments
+        };
+        interpreted(|| {
+            vmap_matches(&f, at);
+            derivatives_match(&f, &at(0), &(1..=shapes.len()).collect::<Vec<_>>());
+            derivatives_match(&f, &at(1), &[shapes.len()]);
+            // The derivative of a batch, each element of which has its own branch.
+            let batched = vmap(&f, 0, 0, indices.len()).unwrap();
+            let each: Vec<Vec<Array>> = (0..indices.len() as u64).map(at).collect();
+            let stacked: Vec<Array> = (0..=shapes.len())
+                .map(|index| stack(&each.iter().map(|each| each[index].clone()).collect::<Vec<_>>(), 0))
+                .collect();
+            derivatives_match(&batched, &stacked, &(1..=shapes.len()).collect::<Vec<_>>());
+        });
     }
 }

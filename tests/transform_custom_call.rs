@@ -2,9 +2,10 @@
 
 mod transforms;
 
+use proptest::prelude::*;
 use transforms::runner::random;
-use transforms::stack;
-use xlann::{Array, CustomCall, DType, Function, Shape, VmapMethod, grad, jvp, vjp, vmap};
+use transforms::{derivatives_match, interpreted, mixed, mixes, stack, vmap_matches};
+use xlann::{Array, CustomCall, DType, Function, Shape, Tensor, VmapMethod, grad, jvp, vjp, vmap};
 
 const METHODS: [VmapMethod; 3] = [VmapMethod::Sequential, VmapMethod::ExpandDims, VmapMethod::BroadcastAll];
 
@@ -210,6 +211,50 @@ fn a_call_with_a_side_effect_stays_and_is_made_once() {
     });
     let reverse = vjp(&looped.unwrap(), &[0]).unwrap();
     assert_eq!(calls(&reverse), 1, "{reverse}");
+
+    // Nor is it in what is computed again within what is computed again.
+    let logged = Function::trace("logged", std::slice::from_ref(&shape), |x| {
+        let log = CustomCall::new("log_tensor", []).side_effect();
+        x[0].builder().custom_call(log, &[&x[0]])?;
+        x[0].sin()
+    })
+    .unwrap();
+    let plain = Function::trace("plain", std::slice::from_ref(&shape), |x| x[0].cos()).unwrap();
+    let call = |x: &Tensor| x.builder().call(&logged, &[x]);
+    let twice = |x: &Tensor| x.builder().fori_loop(2, &[x], |_, x| call(&x[0]));
+    let chosen = |x: &Tensor| x.reduce_sum(&[0])?.greater(0)?.cond(&[x], logged.clone(), plain.clone());
+    let choosing = Function::trace("choosing", std::slice::from_ref(&shape), |x| chosen(&x[0])).unwrap();
+    type Body<'a> = &'a dyn Fn(&Tensor) -> xlann::Result<Vec<Tensor>>;
+    let bodies: [Body; 4] = [&twice, &chosen, &|x| twice(&chosen(x)?[0]), &|x| {
+        x.reduce_sum(&[0])?.less(9)?.cond(&[x], choosing.clone(), plain.clone())
+    }];
+    for body in bodies {
+        // The value of the inner result is not linear in the state, so that the way back needs it again.
+        let f = Function::trace("f", std::slice::from_ref(&shape), |x| {
+            x[0].builder().fori_loop(3, &[&x[0]], |_, x| body(&x[0])?[0].sin()? * &x[0])
+        })
+        .unwrap();
+        for wrapped in [f.clone(), vjp(&f, &[0]).unwrap()] {
+            let reverse = vjp(&wrapped, &[0]).unwrap();
+            reverse.check().unwrap();
+            assert_eq!(calls(&reverse), calls(&f), "{reverse}");
+        }
+    }
+
+    // What nothing needs but the call that it goes into is not computed again either.
+    let f = Function::trace("f", &[shape.clone(), shape.clone()], |x| {
+        x[0].builder().fori_loop(3, &[&x[0], &x[1]], |_, x| {
+            let inner = x[0].builder().fori_loop(2, &[&x[0], &x[1]], |_, x| {
+                let next = CustomCall::new("log_tensor", [vector()]).side_effect().reference(plain.clone());
+                let next = x[0].builder().custom_call(next, &[&x[1]])?.remove(0);
+                Ok([x[0].sin()?, next])
+            })?;
+            Ok([(&inner[0].sin()? * &x[0])?, inner[1].clone()])
+        })
+    })
+    .unwrap();
+    let reverse = vjp(&f, &[0]).unwrap();
+    assert_eq!(calls(&reverse), 1, "{reverse}");
 }
 
 #[test]
@@ -238,4 +283,84 @@ fn what_is_not_stated_is_refused() {
         "custom_call: derivative must be a function (f64[3], f64[], f64[3], f64[]) -> (f64[3]), \
          got (f64[3], f64[]) -> (f64[3], s32[])"
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_call((shapes, feeds) in mixes(), stated: bool, seed: u32) {
+        // Also gives an integer, which has no tangent.
+        let reference = Function::trace("reference", &shapes, |x| {
+            let mut results = mixed(x, &feeds, 0.3)?;
+            results.insert(0, x[0].greater(0)?.convert(DType::S32)?);
+            Ok(results)
+        })
+        .unwrap();
+        let every: Vec<usize> = (0..shapes.len()).collect();
+        let forward = jvp(&reference, &every).unwrap();
+        let derivative = Function::trace("derivative", &[shapes.as_slice(), &shapes].concat(), |x| {
+            let results = x[0].builder().call(&forward, &x.iter().collect::<Vec<_>>())?;
+            Ok(results[reference.results().len()..].to_vec())
+        })
+        .unwrap();
+        for method in METHODS {
+            let mut call = CustomCall::new("mix", reference.result_shapes())
+                .reference(reference.clone())
+                .vmap_method(method);
+            if stated {
+                call = call.derivative(derivative.clone());
+            }
+            let f = Function::trace("f", &shapes, |x| {
+                x[0].builder().custom_call(call, &x.iter().collect::<Vec<_>>())
+            })
+            .unwrap();
+            let arguments = |of: &Function, number: u64| -> Vec<Array> {
+                let shapes = of.parameter_shapes().into_iter().zip(10 * (u64::from(seed) + number)..);
+                shapes.map(|(shape, seed)| random(shape, seed)).collect()
+            };
+            interpreted(|| {
+                vmap_matches(&f, |number| arguments(&f, number));
+                derivatives_match(&f, &arguments(&f, 0), &every);
+                // Batched, and then differentiated or batched again.
+                let batched = vmap(&f, 0, 0, 2).unwrap();
+                derivatives_match(&batched, &arguments(&batched, 0), &every);
+                vmap_matches(&batched, |number| arguments(&batched, number));
+            });
+        }
+    }
+}
+
+#[test]
+fn effects_that_only_some_elements_have_are_refused() {
+    let log = |x: &Tensor| {
+        let log = CustomCall::new("log_tensor", []).side_effect().vmap_method(VmapMethod::ExpandDims);
+        x.builder().custom_call(log, &[x]).map(|_| ())
+    };
+    let shape = Shape::scalar(DType::F32);
+    let logged = Function::trace("logged", std::slice::from_ref(&shape), |x| {
+        log(&x[0])?;
+        x[0].sin()
+    })
+    .unwrap();
+    let plain = Function::trace("plain", std::slice::from_ref(&shape), |x| x[0].cos()).unwrap();
+    let shapes = [Shape::scalar(DType::Pred), shape.clone()];
+    let branches =
+        Function::trace("branches", &shapes, |x| x[0].cond(&[&x[1]], logged.clone(), plain.clone())).unwrap();
+    vmap(&branches, [None, Some(0)], 0, 3).unwrap().check().unwrap();
+    let error = vmap(&branches, [Some(0), Some(0)], 0, 3).unwrap_err().to_string();
+    assert!(error.contains("conditional") && error.contains("side effect"), "{error}");
+
+    let below = Function::trace("below", std::slice::from_ref(&shape), |x| x[0].less(9f32)).unwrap();
+    let double = Function::trace("double", std::slice::from_ref(&shape), |x| {
+        log(&x[0])?;
+        &x[0] + &x[0]
+    })
+    .unwrap();
+    let doubled = Function::trace("doubled", &[shape], |x| {
+        x[0].builder().while_loop(&[&x[0]], below.clone(), double.clone())
+    })
+    .unwrap();
+    let error = vmap(&doubled, 0, 0, 3).unwrap_err().to_string();
+    assert!(error.contains("while") && error.contains("side effect"), "{error}");
 }

@@ -267,6 +267,18 @@ fn equal_extremes_share_the_derivative() {
         let results = run(&vjp(&f, &[0, 2]).unwrap(), &[&arguments[..], &[cotangent]].concat());
         assert_eq!(results[1], Array::new([3], &[0.5, 0.0, 100.0]).unwrap(), "{kind:?}");
         assert_eq!(results[2], Array::new([5], &[0.5, 0.0, 5.0, 5.0, 0.0]).unwrap(), "{kind:?}");
+        // More ties than f16 or bf16 counts.
+        for dtype in [DType::F16, DType::BF16] {
+            let ones = Array::from_f64(Shape::new(dtype, [5000]), &[1.0; 5000]).unwrap();
+            let one = Array::from_f64(Shape::new(dtype, [1]), &[1.0]).unwrap();
+            let arguments = [one.clone(), Array::new([5000], &[0; 5000]).unwrap(), ones];
+            let f = trace(&arguments, |x| x[0].scatter_along_axis(&x[1], &x[2], 0, kind));
+            let results = run(&vjp(&f, &[0, 2]).unwrap(), &[&arguments[..], &[one]].concat());
+            for share in [&results[1], &results[2]] {
+                let share = share.to_f64()[0];
+                assert!((share * 5001.0 - 1.0).abs() < 4e-3, "{kind:?} of {dtype}: {share}");
+            }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ const COMPILED: &[&str] = &[
     "perceptron",
     "pow_of_0",
     "reduce_prod_with_zeros",
+    "reduce_window_max_of_inner_ties",
     "reduce_window_max_of_ties",
     "scatter_add",
     "scatter_max_of_ties",
@@ -130,6 +131,14 @@ fn build(name: &str, x: &[Tensor]) -> Results {
         "reduce_window_max_of_ties" => {
             let max = scalars(|x| x[0].maximum(&x[1]))?;
             square(&x[0])?.reduce_window(f64::NEG_INFINITY, &[3], &[1], &[(0, 0)], max)
+        }
+        "reduce_window_max_of_inner_ties" => {
+            let max = scalars(|x| x[0].maximum(&x[1]))?;
+            square(&x[0])?.reduce_window(f64::NEG_INFINITY, &[4], &[1], &[(0, 0)], max)
+        }
+        "reduce_window_max_of_tied_squares" => {
+            let max = scalars(|x| x[0].maximum(&x[1]))?;
+            square(&x[0])?.reduce_window(f64::NEG_INFINITY, &[2, 2], &[1, 1], &[(0, 0), (0, 0)], max)
         }
         "reduce_window_min_of_ties" => {
             let min = scalars(|x| x[0].minimum(&x[1]))?;

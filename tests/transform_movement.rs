@@ -4,7 +4,7 @@ mod transforms;
 
 use proptest::prelude::*;
 use transforms::runner::run;
-use transforms::{interpreted, traced, vmap_and_derivatives, vmap_matches};
+use transforms::{dims, interpreted, traced, vmap_and_derivatives, vmap_matches};
 use xlann::{Array, DType, Error, Function, Result, Shape, Tensor, jvp, vjp, vmap};
 
 fn operators(function: &Function) -> Vec<&'static str> {
@@ -136,10 +136,6 @@ fn a_padding_too_large_is_an_error_in_a_batch_too() {
     let (function, _) =
         traced(DType::U8, &[&[1]], |x| x[0].pad(&x[0].reshape(&[])?, &[isize::MAX - 1], &[0], &[0]));
     assert!(matches!(vmap(&function, 0, 0, 4), Err(Error::Argument { .. })));
-}
-
-fn dims() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(prop_oneof![1 => Just(0usize), 2 => Just(1), 9 => 2usize..5], 0..4)
 }
 
 /// Dimensions, and as many numbers of a strategy.

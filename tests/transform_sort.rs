@@ -152,3 +152,16 @@ fn an_operand_that_is_shared_is_repeated_only_beside_a_batch() {
         .collect();
     assert_eq!(sorts, [&f64s(&[4]), &f64s(&[4, 3])]);
 }
+
+#[test]
+fn tangents_that_nothing_reads_are_not_sorted() {
+    let f = Function::trace("f", &[Shape::new(DType::F32, [8])], |x| {
+        let order = x[0].argsort(0)?;
+        x[0].sin()?.take_along_axis(&order, 0)
+    })
+    .unwrap();
+    let derivative = jvp(&f, &[0]).unwrap().to_string();
+    let sorts: Vec<&str> = derivative.lines().filter(|line| line.contains("= sort")).collect();
+    assert_eq!(sorts.len(), 1, "{derivative}");
+    assert_eq!(sorts[0].matches("f32[8]").count() + sorts[0].matches("s32[8]").count(), 2, "{derivative}");
+}

@@ -2,8 +2,9 @@
 
 mod transforms;
 
+use proptest::prelude::*;
 use transforms::runner::random;
-use transforms::{derivatives_match, jvp_matches, vmap_matches};
+use transforms::{derivatives_match, interpreted, jvp_matches, vjp_matches, vmap_matches};
 use xlann::{Array, DType, Function, Operand, Shape, Tensor, jvp};
 
 type Combine = fn(&Tensor, &Tensor) -> xlann::Result<Tensor>;
@@ -190,6 +191,71 @@ fn windows_have_derivatives() {
     }
 }
 
+/// Associative and not commutative, with 0 as its identity.
+fn first_that_is_not_0(x: &Tensor, y: &Tensor) -> xlann::Result<Tensor> {
+    x.not_equal(0)?.select(x, y)
+}
+
+/// Values with ties at both ends and inside of windows.
+fn tied(dims: &[usize], seed: u64) -> Array {
+    let values: Vec<f64> = (0..f64s(dims).element_count() as u64)
+        .map(|i| [0.0, 5.0, 5.0, 0.0, 5.0][((i + seed) % 5) as usize])
+        .collect();
+    Array::new(dims, &values).unwrap()
+}
+
+#[test]
+fn elements_are_combined_in_order_both_ways() {
+    let first_greatest: Combine = |x, y| x.greater_equal(y)?.select(x, y);
+    for (combine, init) in [
+        (first_that_is_not_0 as Combine, 0.0),
+        (first_greatest, -9.0),
+        (|x, y| x.maximum(y), -9.0),
+        (|x, y| x.minimum(y), 9.0),
+    ] {
+        for (dims, window, strides) in [
+            (&[4][..], &[4][..], &[1][..]),
+            (&[2, 2], &[2, 2], &[1, 1]),
+            (&[4, 5], &[2, 3], &[1, 2]),
+            (&[9], &[7], &[1]),
+        ] {
+            let padding = vec![(0, 0); dims.len()];
+            let f = windows(&f64s(dims), window, strides, &padding, combine);
+            let arguments = |seed: u64| vec![tied(dims, seed), Array::scalar(init + 0.5 * seed as f64)];
+            vjp_matches(&f, &arguments(0), &[0]);
+            interpreted(|| {
+                (1..5).for_each(|seed| vjp_matches(&f, &arguments(seed), &[0]));
+                vmap_matches(&f, arguments);
+            });
+        }
+    }
+}
+
+#[test]
+fn ties_that_position_breaks_are_broken_alike_in_every_transform() {
+    // The greatest key and its value, of equal keys the first.
+    let best = Function::trace("best", &vec![Shape::scalar(DType::F64); 4], |x| {
+        let left = x[0].greater_equal(&x[2])?;
+        Ok((left.select(&x[0], &x[2])?, left.select(&x[1], &x[3])?))
+    })
+    .unwrap();
+    for (dims, dimensions) in
+        [(&[4][..], &[0isize][..]), (&[2, 2], &[0, 1]), (&[3, 2, 3], &[0, 2]), (&[7, 1], &[0])]
+    {
+        let scalar = f64s(&[]);
+        let f = Function::trace("f", &[f64s(dims), f64s(dims), scalar.clone(), scalar], |x| {
+            x[0].builder().reduce(&[&x[0], &x[1]], &[&x[2], &x[3]], dimensions, best.clone())
+        })
+        .unwrap();
+        let arguments = |seed: u64| {
+            let init = [Array::scalar(-9.0), Array::scalar(seed as f64)];
+            vec![tied(dims, seed), random(f64s(dims), seed), init[0].clone(), init[1].clone()]
+        };
+        vmap_matches(&f, arguments);
+        interpreted(|| (0..5).for_each(|seed| vjp_matches(&f, &arguments(seed), &[0, 1])));
+    }
+}
+
 #[test]
 fn windows_of_nothing_have_derivatives() {
     let f = windows(&f64s(&[0, 3]), &[1, 2], &[1, 1], &[(1, 1), (0, 0)], add);
@@ -216,4 +282,52 @@ fn the_tangent_of_a_sum_over_windows_is_one() {
     // An addition of something else is none.
     let f = windows(&f64s(&[5]), &[3], &[1], &[(0, 0)], |x, _| x + x);
     jvp_matches(&f, &[random(f64s(&[5]), 0), Array::scalar(0.5)], &[0, 1]);
+}
+
+/// Of a dimension, its size, window and stride, and the padding before and after it.
+fn windowed() -> impl Strategy<Value = (usize, usize, usize, (usize, usize))> {
+    (0usize..5, 1usize..4, 1usize..4, (0usize..3, 0usize..3)).prop_map(|(size, window, stride, padding)| {
+        // A window has something to stand on.
+        let padding = if size + padding.0 + padding.1 == 0 { (1, 0) } else { padding };
+        (size, window.min(size + padding.0 + padding.1), stride, padding)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_windows(
+        axes in prop::collection::vec(windowed(), 0..3),
+        combine in 0..COMBINES.len(),
+        integers: bool,
+        seed: u32,
+    ) {
+        let dims: Vec<usize> = axes.iter().map(|axis| axis.0).collect();
+        let window: Vec<usize> = axes.iter().map(|axis| axis.1).collect();
+        let strides: Vec<usize> = axes.iter().map(|axis| axis.2).collect();
+        let padding: Vec<(usize, usize)> = axes.iter().map(|axis| axis.3).collect();
+        let of = |shape: &Shape, combine| windows(shape, &window, &strides, &padding, combine);
+        let f = of(&f64s(&dims), COMBINES[combine].0);
+        // Any init will do on the interpreter, so that the elements of a batch can differ in it.
+        let arguments = |number: u64| arguments(&f, u64::from(seed) + number, &[]);
+        interpreted(|| {
+            vmap_matches(&f, arguments);
+            derivatives_match(&f, &arguments(0), &[0]);
+            derivatives_match(&f, &arguments(0), &[0, 1]);
+            if integers {
+                let shape = Shape::new(DType::S16, dims.as_slice());
+                let f = of(&shape, |x, y| x.minimum(y));
+                vmap_matches(&f, |number| {
+                    let numbers = |shape: Shape, number| {
+                        let values = random(shape.with_dtype(DType::F64), number).to_f64();
+                        let values: Vec<f64> = values.iter().map(|value| (9.0 * value).floor()).collect();
+                        Array::from_f64(shape, &values).unwrap()
+                    };
+                    let number = 2 * (u64::from(seed) + number);
+                    vec![numbers(shape.clone(), number), numbers(shape.with_dims([]), number + 1)]
+                });
+            }
+        });
+    }
 }

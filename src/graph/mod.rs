@@ -133,6 +133,12 @@ pub(crate) fn chosen<T: Clone>(items: &[T], flags: &[bool]) -> Vec<T> {
     items.iter().zip(flags).filter(|(_, flag)| **flag).map(|(item, _)| item.clone()).collect()
 }
 
+/// What [`chosen`] chose, each at its place, and none elsewhere.
+pub(crate) fn placed<T>(items: Vec<T>, flags: &[bool]) -> Vec<Option<T>> {
+    let mut items = items.into_iter();
+    flags.iter().map(|&flag| if flag { items.next() } else { None }).collect()
+}
+
 impl Function {
     /// The function that `body` computes from parameters of the given shapes.
     ///

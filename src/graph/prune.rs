@@ -10,18 +10,19 @@ impl Function {
         self.prune(true)
     }
 
-    /// As [`pruned`](Function::pruned), without the equations that only a side effect needs: what is computed
-    /// again does it no second time.
+    /// As [`pruned`](Function::pruned), without the equations that only a side effect needs, in loops and branches
+    /// too: what is computed again does it no second time. A call whose output is read is still made again.
     pub(crate) fn without_effects(self) -> Function {
         self.prune(false)
     }
 
-    /// The function of some of its parameters and results; no other parameter may be read for them.
-    pub(crate) fn restricted(&self, parameters: &[bool], results: &[bool]) -> Function {
+    /// The function of some of its parameters and results; no other parameter may be read for them. `effects` says
+    /// whether the equations stay that only a side effect needs.
+    pub(crate) fn restricted(&self, parameters: &[bool], results: &[bool], effects: bool) -> Function {
         let mut function = self.clone();
         function.parameters = chosen(&self.parameters, parameters);
         function.results = chosen(&self.results, results);
-        function.pruned()
+        function.prune(effects)
     }
 
     /// Which parameters are read by an equation or are results.
@@ -41,7 +42,11 @@ impl Function {
         for mut equation in self.equations.into_iter().rev() {
             let used: Vec<bool> = equation.outputs.iter().map(|var| needed[var.index()]).collect();
             if used.contains(&true) || effects && equation.op.has_side_effect() {
-                if let Some(Narrowed { op, inputs, outputs }) = equation.op.rules().narrowed(&used) {
+                let pure = &mut |function: &Function| Ok(function.clone().without_effects());
+                if !effects && let Ok(op) = equation.op.map_functions(pure) {
+                    equation.op = op;
+                }
+                if let Some(Narrowed { op, inputs, outputs }) = equation.op.rules().narrowed(&used, effects) {
                     let (inputs, outputs) =
                         (chosen(&equation.inputs, &inputs), chosen(&equation.outputs, &outputs));
                     equation = Equation { op, inputs, outputs };

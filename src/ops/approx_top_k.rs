@@ -5,11 +5,11 @@
 //! target, are among the true k best.
 
 use crate::ann::recall::{ReductionSize, reduction_output_size};
-use crate::graph::Tensor;
+use crate::graph::{Tensor, placed};
 use crate::hlo;
-use crate::ops::Operator;
+use crate::ops::{Narrowed, Operator};
 use crate::shape::Dims;
-use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule};
+use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule, zeros};
 use crate::{Array, DType, Error, Result, ScatterKind, Shape};
 
 variants! {
@@ -70,7 +70,8 @@ pub enum Tangent {
     /// On the CPU this is slower: by a factor of 9.5 for k = 10 of `f32[128,100000]`, 5.6 for k = 10 of `f32[16,4096]`
     /// and 4.3 for k = 100 of `f32[128,1000]`, or 1.3 where both take the two-stage form, for the first of these
     /// (`cargo bench -- derivative`). It is for targets on which a gather costs more than another operand of the
-    /// search.
+    /// search. Of many tangents at one operand ([`vmap`](crate::vmap()) over the tangents only) there is one search,
+    /// and they are gathered.
     Carried,
 }
 
@@ -259,9 +260,8 @@ impl ApproxTopK {
         let mut outputs = operand.builder().push(self.clone(), &inputs)?;
         let found = outputs.split_off(2);
         let (values, indices) = pair(self.name(), outputs)?;
-        let mut found = found.into_iter();
-        let found = carried.iter().map(|carried| carried.and_then(|_| found.next())).collect();
-        Ok((values, indices, found))
+        let given: Vec<bool> = carried.iter().map(Option::is_some).collect();
+        Ok((values, indices, placed(found, &given)))
     }
 }
 
@@ -357,6 +357,16 @@ impl Operator for ApproxTopK {
         })
     }
 
+    /// Without what is carried for nothing.
+    fn narrowed(&self, used: &[bool], _effects: bool) -> Option<Narrowed> {
+        let carried = used.get(2..).filter(|carried| carried.contains(&false))?;
+        Some(Narrowed {
+            op: self.clone().into(),
+            inputs: [&[true], carried].concat(),
+            outputs: [&[true, true], carried].concat(),
+        })
+    }
+
     fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
         let (operand, carried) = (&inputs[0], &inputs[1..]);
         let Some(axis) = operand.axis else {
@@ -407,9 +417,8 @@ impl Operator for ApproxTopK {
                 (outputs, found)
             }
         };
-        let mut tangents = tangents.into_iter();
-        let mut found: Vec<Option<Tensor>> =
-            inputs.iter().map(|input| input.tangent.as_ref().and_then(|_| tangents.next())).collect();
+        let active: Vec<bool> = inputs.iter().map(|input| input.tangent.is_some()).collect();
+        let mut found = placed(tangents, &active);
         // The indices have none.
         found.insert(1, None);
         Ok(outputs.into_iter().zip(found).map(|(primal, tangent)| Dual { primal, tangent }).collect())
@@ -438,8 +447,7 @@ impl Operator for ApproxTopK {
     ) -> Result<Vec<Option<Tensor>>> {
         let dimension = self.reduction_dimension as isize;
         let scatter = |(input, cotangent): (&Part, &Option<Tensor>)| match (input, cotangent) {
-            (Part::Linear(shape), Some(cotangent)) => rule
-                .zeros(shape)?
+            (Part::Linear(shape), Some(cotangent)) => zeros(rule.builder, shape)?
                 .scatter_along_axis(&residuals[0], cotangent, dimension, ScatterKind::Add)
                 .map(Some),
             _ => Ok(None),

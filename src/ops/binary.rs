@@ -3,7 +3,7 @@
 use crate::graph::{Operand, Tensor, same_dtype};
 use crate::hlo;
 use crate::ops::{Operator, arity};
-use crate::transform::{Dual, Jvp, Part, Transposition, no_rule};
+use crate::transform::{Dual, Jvp, Part, Transposition, add_some, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 variants! {
@@ -215,10 +215,7 @@ impl Operator for Binary {
         let out = rule.primal(inputs)?.remove(0);
         let by_x = inputs[0].tangent.as_ref().map(|t| self.derivative_by_x(x, &inputs[1], t)).transpose()?;
         let by_y = inputs[1].tangent.as_ref().map(|t| self.derivative_by_y(x, y, &out, t)).transpose()?;
-        let tangent = match (by_x, by_y) {
-            (Some(by_x), Some(by_y)) => Some((by_x + by_y)?),
-            (by_x, by_y) => by_x.or(by_y),
-        };
+        let tangent = add_some(by_x, by_y)?;
         Ok(vec![Dual { primal: out, tangent }])
     }
 
@@ -253,11 +250,11 @@ impl Binary {
             Binary::Max => t * share(x, y, x.greater(y)?),
             Binary::Min => t * share(x, y, x.less(y)?),
             Binary::Mul => t * y,
-            // A power of 0 that stays so gives 1 whatever x is, also 0, of which x^-1 is infinite.
+            // A power of 0 that stays so gives 1 whatever x is, also where x^-1 is infinite, times which 0 would
+            // be NaN. Elsewhere the slope is left as it is, which has a derivative by y.
             Binary::Pow if rhs.tangent.is_none() => {
-                let constant = y.equal(0)?;
-                let slope = (y * x.pow(constant.select(&y.full_like(1)?, (y - 1)?)?))?;
-                t * constant.select(&y.full_like(0)?, slope)
+                let limit = (y.equal(0)? & !(1 / x)?.is_finite()?)?;
+                t * (y * x.pow(limit.select(&y.full_like(1)?, (y - 1)?)?))
             }
             Binary::Pow => t * (y * x.pow((y - 1)?)?),
             _ => no_rule(self.name(), "jvp", "its operands are not floating"),

@@ -102,8 +102,7 @@ impl Operator for Concatenate {
     }
 
     fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
-        let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
-        let inputs = inputs.iter().map(|input| rule.at(input, axis)).collect::<Result<Vec<_>>>()?;
+        let (axis, inputs) = rule.aligned(inputs)?;
         let dimension = self.dimension + usize::from(axis <= self.dimension);
         rule.push(Concatenate { dimension }, &inputs.iter().collect::<Vec<_>>(), axis)
     }

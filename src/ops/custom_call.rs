@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::graph::{Builder, Convention, Function, Tensor};
 use crate::hlo;
 use crate::hlo::proto::ShapeProto;
-use crate::ops::control::{row, with_row};
+use crate::ops::dynamic_slice::{row, with_row};
 use crate::ops::{Operator, signature};
 use crate::transform::{Batched, Dual, Jvp, Vmap, flatten, join, no_rule, push_jvp, vmap_body, zeros};
 use crate::{Array, Error, Result, Shape};
@@ -100,7 +100,9 @@ impl CustomCall {
         CustomCall { api_version, ..self }
     }
 
-    /// With a side effect: the call is kept where its results are not used, and not made twice.
+    /// With a side effect: the call is kept where its results are not used, and not made twice, but where a reverse
+    /// derivative computes its results again. [`vmap`](crate::vmap()) refuses a branch or loop with one that some
+    /// elements of the batch take and others do not.
     ///
     /// ```
     /// use xlann::{Builder, CustomCall, DType, Shape};

@@ -4,7 +4,7 @@ use crate::graph::{Tensor, same_dtype};
 use crate::hlo;
 use crate::ops::{Operator, arity, distinct, i64s, others};
 use crate::shape::{Dims, broadcast_dims, offsets};
-use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, add_some, no_rule};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Sums products over contracting dimensions, for each index of the batch and the free dimensions.
@@ -273,10 +273,7 @@ impl Operator for DotGeneral {
         let product = |lhs: &Tensor, rhs: &Tensor| rule.builder.push_one(self.clone(), &[lhs, rhs]);
         let by_lhs = lhs.tangent.as_ref().map(|tangent| product(tangent, &rhs.primal)).transpose()?;
         let by_rhs = rhs.tangent.as_ref().map(|tangent| product(&lhs.primal, tangent)).transpose()?;
-        let tangent = match (by_lhs, by_rhs) {
-            (Some(by_lhs), Some(by_rhs)) => Some((by_lhs + by_rhs)?),
-            (by_lhs, by_rhs) => by_lhs.or(by_rhs),
-        };
+        let tangent = add_some(by_lhs, by_rhs)?;
         Ok(vec![Dual { primal, tangent }])
     }
 
@@ -299,13 +296,13 @@ impl Operator for DotGeneral {
                 let product = cotangent.dot_general(rhs, (&of_rhs, &rhs_free), (&batch, &self.rhs_batch))?;
                 let contracting = paired(&self.rhs_contracting, &self.lhs_contracting);
                 let places = [self.lhs_batch.as_slice(), &lhs_free, &contracting].concat();
-                Ok(vec![Some(placed(product, &places)?), None])
+                Ok(vec![Some(arranged(product, &places)?), None])
             }
             (Some(lhs), None) => {
                 let product = lhs.dot_general(cotangent, (&lhs_free, &of_lhs), (&self.lhs_batch, &batch))?;
                 let contracting = paired(&self.lhs_contracting, &self.rhs_contracting);
                 let places = [self.rhs_batch.as_slice(), &contracting, &rhs_free].concat();
-                Ok(vec![None, Some(placed(product, &places)?)])
+                Ok(vec![None, Some(arranged(product, &places)?)])
             }
             _ => no_rule(self.name(), "vjp", "both operands are linear"),
         }
@@ -320,7 +317,7 @@ fn paired(by: &[usize], partners: &[usize]) -> Vec<usize> {
 }
 
 /// The tensor with dimension i at `places[i]`.
-fn placed(tensor: Tensor, places: &[usize]) -> Result<Tensor> {
+fn arranged(tensor: Tensor, places: &[usize]) -> Result<Tensor> {
     if places.is_sorted() {
         return Ok(tensor);
     }

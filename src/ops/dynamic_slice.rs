@@ -6,7 +6,7 @@ use crate::ops::Operator;
 use crate::ops::gather::{Gather, GatherDims, clamped_starts};
 use crate::ops::scatter::{Scatter, ScatterKind};
 use crate::shape::Dims;
-use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, zeros};
 use crate::{Array, Error, Result, Shape};
 
 /// A window of the first operand; the others are its starts, a scalar for each dimension.
@@ -69,6 +69,24 @@ impl Tensor {
         let inputs: Vec<_> = [self, update].into_iter().chain(starts.iter().copied()).collect();
         self.builder().push_one(DynamicUpdateSlice, &inputs)
     }
+}
+
+/// The row of a tensor at a computed index.
+pub(crate) fn row(rows: &Tensor, index: &Tensor) -> Result<Tensor> {
+    let mut sizes = rows.dims().to_vec();
+    sizes[0] = 1;
+    rows.dynamic_slice(&starts(rows, index)?.iter().collect::<Vec<_>>(), &sizes)?.reshape(&sizes[1..])
+}
+
+/// The tensor with the row at a computed index replaced.
+pub(crate) fn with_row(rows: &Tensor, index: &Tensor, row: &Tensor) -> Result<Tensor> {
+    let row = row.reshape(&[&[1], row.dims()].concat())?;
+    rows.dynamic_update_slice(&row, &starts(rows, index)?.iter().collect::<Vec<_>>())
+}
+
+fn starts(rows: &Tensor, index: &Tensor) -> Result<Vec<Tensor>> {
+    let zero = index.full_like(0)?;
+    Ok((0..rows.rank()).map(|axis| if axis == 0 { index.clone() } else { zero.clone() }).collect())
 }
 
 /// Requires a window that fits and a scalar start of one integer dtype for each dimension.
@@ -202,7 +220,7 @@ impl Operator for DynamicSlice {
             return rule.push(DynamicSlice { sizes }, &inputs, axis);
         }
         let (indices, dims) = index_vectors(rule, &operand.inner(), &self.sizes, starts)?;
-        Gather { dims, slice_sizes: self.sizes.clone() }.vmap(rule, &[operand.clone(), indices])
+        rule.apply(Gather { dims, slice_sizes: self.sizes.clone() }, &[operand.clone(), indices])
     }
 
     fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
@@ -218,7 +236,7 @@ impl Operator for DynamicSlice {
     ) -> Result<Vec<Option<Tensor>>> {
         let mut terms = vec![None; inputs.len()];
         if let Some(cotangent) = &cotangents[0] {
-            let zeros = rule.zeros(inputs[0].shape())?;
+            let zeros = zeros(rule.builder, inputs[0].shape())?;
             terms[0] = Some(zeros.dynamic_update_slice(cotangent, &known(&inputs[1..]))?);
         }
         Ok(terms)
@@ -262,7 +280,7 @@ impl Operator for DynamicUpdateSlice {
         if starts.iter().any(|start| start.axis.is_some()) {
             let (indices, dims) = index_vectors(rule, &operand.inner(), update.inner().dims(), starts)?;
             let scatter = Scatter { kind: ScatterKind::Set, dims: dims.to_scatter() };
-            return scatter.vmap(rule, &[operand.clone(), indices, update.clone()]);
+            return rule.apply(scatter, &[operand.clone(), indices, update.clone()]);
         }
         let axis = operand.axis.or(update.axis).unwrap_or(0);
         let (operand, update) = (rule.at(operand, axis)?, rule.at(update, axis)?);
@@ -286,7 +304,7 @@ impl Operator for DynamicUpdateSlice {
         let (update, starts) = (inputs[1].shape(), known(&inputs[2..]));
         if let Some(cotangent) = &cotangents[0] {
             if inputs[0].is_linear() {
-                terms[0] = Some(cotangent.dynamic_update_slice(&rule.zeros(update)?, &starts)?);
+                terms[0] = Some(cotangent.dynamic_update_slice(&zeros(rule.builder, update)?, &starts)?);
             }
             if inputs[1].is_linear() {
                 terms[1] = Some(cotangent.dynamic_slice(&starts, update.dims())?);

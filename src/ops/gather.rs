@@ -5,7 +5,7 @@ use crate::hlo;
 use crate::ops::scatter::{Scatter, ScatterDims, ScatterKind};
 use crate::ops::{Operator, arity, distinct, i64s, increasing, others};
 use crate::shape::{Dims, offsets};
-use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, zeros};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Which dimensions play which part in a gather, as in XLA's `GatherDimensionNumbers`.
@@ -519,7 +519,7 @@ impl Operator for Gather {
         }
         let indices = window.clamped(indices, &self.slice_sizes)?;
         let scatter = Scatter { kind: ScatterKind::Add, dims: self.dims.to_scatter() };
-        let sum = rule.builder.push_one(scatter, &[&rule.zeros(operand)?, &indices, cotangent])?;
+        let sum = rule.builder.push_one(scatter, &[&zeros(rule.builder, operand)?, &indices, cotangent])?;
         Ok(vec![Some(sum), None])
     }
 }
@@ -531,6 +531,6 @@ impl Gather {
         let batch: Vec<isize> = batch.into_iter().map(|axis| axis as isize).collect();
         let slice = cotangent.reduce_sum(&batch)?.reshape(&self.slice_sizes)?;
         let first = rule.builder.scalar(0)?;
-        rule.zeros(operand)?.dynamic_update_slice(&slice, &vec![&first; operand.rank()])
+        zeros(rule.builder, operand)?.dynamic_update_slice(&slice, &vec![&first; operand.rank()])
     }
 }

@@ -1,7 +1,8 @@
 //! The operators, one file for each family.
 //!
 //! A file holds all that there is to know of its operators: their parameters, the methods of [`Tensor`] that
-//! apply them, shape rule, HLO and evaluation. To add one, write its file and add a line to the table below.
+//! apply them, shape rule, evaluation and HLO, and the rules by which they are batched and differentiated. To add
+//! one, write its file and add a line to the table below.
 
 use std::sync::Arc;
 
@@ -88,8 +89,9 @@ pub(crate) trait Operator {
         no_rule(self.name(), "vjp", "it is not linear")
     }
 
-    /// The operator without outputs that are not used, where it can do with less for the others.
-    fn narrowed(&self, _used: &[bool]) -> Option<Narrowed> {
+    /// The operator without outputs that are not used, where it can do with less for the others; `effects` says
+    /// whether what only a side effect needs stays in its sub-functions.
+    fn narrowed(&self, _used: &[bool], _effects: bool) -> Option<Narrowed> {
         None
     }
 
@@ -216,7 +218,8 @@ operators! {
     approx_top_k: ApproxTopK;
     gather: Gather;
     scatter: Scatter;
-    control: While, Conditional;
+    while_loop: While;
+    conditional: Conditional;
     collective: AllGather, ReplicaId;
     custom_call: CustomCall;
 }
@@ -279,6 +282,11 @@ pub(crate) fn increasing(
     }
     let expected = format!("increasing dimensions below {rank}");
     Err(crate::Error::argument(operator, argument, expected, Dims(dimensions)))
+}
+
+/// Which flags are set in one of two lists at least.
+pub(crate) fn either(x: &[bool], y: &[bool]) -> Vec<bool> {
+    x.iter().zip(y).map(|(x, y)| x | y).collect()
 }
 
 /// The dimensions below `rank` that are in none of `taken`.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::graph::{Builder, Convention, Function, Tensor, chosen};
 use crate::hlo;
+use crate::ops::binary::Binary;
 use crate::ops::reduce::{Kind, walk};
-use crate::ops::{Operator, i64s, increasing, others, signature};
+use crate::ops::{Op, Operator, i64s, increasing, others, signature};
 use crate::shape::Dims;
 use crate::transform::{
     Batched, Dual, Jvp, Part, Partial, Tape, Transposition, Vmap, flatten, join, jvp_body, known_part,
-    push_vmap, settle,
+    push_jvp, push_vmap, settle,
 };
 use crate::{Array, DType, Error, Result, Shape};
 
@@ -217,8 +218,7 @@ impl Operator for ReduceVariadic {
             let shapes: Vec<Shape> = inputs.iter().map(Batched::inner).collect();
             return push_vmap(rule.builder, rule.size, &self.tree(&shapes)?, inputs.to_vec());
         }
-        let axis = operands.iter().find_map(|operand| operand.axis).unwrap_or(0);
-        let operands = operands.iter().map(|operand| rule.at(operand, axis)).collect::<Result<Vec<_>>>()?;
+        let (axis, operands) = rule.aligned(operands)?;
         let inputs: Vec<&Tensor> = operands.iter().chain(inits.iter().map(|init| &init.tensor)).collect();
         let dimensions: Vec<usize> =
             self.dimensions.iter().map(|&dimension| dimension + usize::from(axis <= dimension)).collect();
@@ -227,8 +227,13 @@ impl Operator for ReduceVariadic {
     }
 
     /// The reduction of values and tangents together by the derivative of the reducer, which is associative as
-    /// the reducer is.
+    /// the reducer is; but that of a maximum is not, where it shares between equal values.
     fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
+        if let Some(extremum) =
+            self.extremum(&inputs.iter().map(|input| input.primal.shape()).collect::<Vec<_>>())?
+        {
+            return push_jvp(rule.builder, &extremum, inputs.to_vec());
+        }
         let (operands, inits) = inputs.split_at(inputs.len() / 2);
         let active = operands.iter().zip(inits);
         let active = active.map(|(operand, init)| operand.tangent.is_some() || init.tangent.is_some());
@@ -289,9 +294,34 @@ fn by_operand(derivative: &Function, active: &[bool]) -> Result<Function> {
     })
 }
 
+/// Whether a reducer is nothing but this operator.
+pub(super) fn reduces_by(reducer: &Function, operator: Binary) -> bool {
+    let [equation] = reducer.equations() else { return false };
+    let [x, y] = reducer.parameters.as_slice() else { return false };
+    let operands = [[x.var, y.var], [y.var, x.var]];
+    equation.op == Op::Binary(operator)
+        && operands.iter().any(|operands| equation.inputs == operands)
+        && equation.outputs == reducer.results
+}
+
 impl ReduceVariadic {
-    /// The same function of inputs of these shapes by operators on whole arrays: halves are combined until one
-    /// element is left, and that with the inits.
+    /// The same function of inputs of these shapes by `reduce_max` or `reduce_min`, where it is that.
+    fn extremum(&self, inputs: &[&Shape]) -> Result<Option<Function>> {
+        let dimensions: Vec<isize> = self.dimensions.iter().map(|&dimension| dimension as isize).collect();
+        let shapes: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
+        if reduces_by(&self.reducer, Binary::Max) {
+            let maximum = |x: &[Tensor]| x[0].reduce_max(&dimensions)?.maximum(&x[1]);
+            return Function::trace("maximum", &shapes, maximum).map(Some);
+        }
+        if reduces_by(&self.reducer, Binary::Min) {
+            let minimum = |x: &[Tensor]| x[0].reduce_min(&dimensions)?.minimum(&x[1]);
+            return Function::trace("minimum", &shapes, minimum).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// The same function of inputs of these shapes by operators on whole arrays: neighbours are combined until
+    /// one element is left, and the inits with that. The order stays, which decides between ties.
     fn tree(&self, inputs: &[Shape]) -> Result<Function> {
         Function::trace("reduce_tree", inputs, |x| {
             let (operands, inits) = x.split_at(x.len() / 2);
@@ -301,36 +331,38 @@ impl ReduceVariadic {
             let (reduced, _) = operands[0].shape().part(&self.dimensions);
             let mut count: usize = if width == 0 { 0 } else { reduced.iter().product() };
             let order: Vec<isize> = self.dimensions.iter().chain(&kept).map(|&axis| axis as isize).collect();
-            let flat = |operand: &Tensor| operand.transpose(&order)?.reshape(&[count * width]);
-            let mut elements = operands.iter().map(flat).collect::<Result<Vec<_>>>()?;
+            let rows = |operand: &Tensor| operand.transpose(&order)?.reshape(&[count, width]);
+            let mut elements = operands.iter().map(rows).collect::<Result<Vec<_>>>()?;
             while count > 1 {
-                let half = count / 2 * width;
-                let part = |from: usize, to: usize| {
-                    elements.iter().map(|x| x.slice_in_dim(from, to, 1, 0)).collect::<Result<Vec<_>>>()
+                let even = count / 2 * 2;
+                let rows = |from: usize, to: usize| {
+                    elements.iter().map(|x| x.slice_in_dim(from, to, 2, 0)).collect::<Result<Vec<_>>>()
                 };
-                let combined = self.lifted(&part(0, half)?, &part(half, 2 * half)?)?;
+                let combined = self.lifted(&rows(0, even)?, &rows(1, even)?)?;
                 elements = match count % 2 {
                     0 => combined,
                     _ => combined
                         .iter()
-                        .zip(&part(2 * half, count * width)?)
-                        .map(|(combined, left)| Tensor::concatenate(&[combined, left], 0))
+                        .zip(&rows(even, count)?)
+                        .map(|(combined, last)| Tensor::concatenate(&[combined, last], 0))
                         .collect::<Result<_>>()?,
                 };
-                count -= count / 2;
+                count = count.div_ceil(2);
             }
-            let inits = inits.iter().map(|init| init.broadcast_to(&[width])).collect::<Result<Vec<_>>>()?;
+            let inits =
+                inits.iter().map(|init| init.broadcast_to(&[1, width])).collect::<Result<Vec<_>>>()?;
             let reduced = if count == 0 { inits } else { self.lifted(&inits, &elements)? };
             reduced.iter().map(|reduced| reduced.reshape(&dims)).collect::<Result<Vec<_>>>()
         })
     }
 
-    /// The reducer applied to each position of vectors.
+    /// The reducer applied to each position of matrices.
     fn lifted(&self, accumulated: &[Tensor], elements: &[Tensor]) -> Result<Vec<Tensor>> {
-        let (builder, size) = (elements[0].builder(), elements[0].dims()[0]);
-        let arguments = accumulated.iter().chain(elements);
-        let arguments = arguments.map(|tensor| Batched { tensor: tensor.clone(), axis: Some(0) }).collect();
+        let (builder, dims) = (elements[0].builder(), elements[0].dims());
+        let size = dims.iter().product();
+        let flat = |tensor: &Tensor| Ok(Batched { tensor: tensor.reshape(&[size])?, axis: Some(0) });
+        let arguments = accumulated.iter().chain(elements).map(flat).collect::<Result<_>>()?;
         let results = push_vmap(builder, size, &self.reducer, arguments)?;
-        results.iter().map(|result| result.at(size, 0)).collect()
+        results.iter().map(|result| result.at(size, 0)?.reshape(dims)).collect()
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::graph::{Convention, Function, Tensor};
 use crate::hlo::{self, proto};
 use crate::ops::binary::Binary;
-use crate::ops::{Op, Operator, arity};
+use crate::ops::reduce_variadic::reduces_by;
+use crate::ops::{Operator, arity};
 use crate::shape::Dims;
 use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule, push_jvp, push_vmap};
 use crate::{Array, Error, Result, Shape};
@@ -184,7 +185,7 @@ impl Operator for ReduceWindow {
         let [operand, init] = [&inputs[0], &inputs[1]];
         let primal = rule.primal(inputs)?.remove(0);
         let tangent = match (&operand.tangent, &init.tangent) {
-            (Some(tangent), None) if self.reduces_by(Binary::Add) => {
+            (Some(tangent), None) if reduces_by(&self.reducer, Binary::Add) => {
                 let zero = init.primal.full_like(0)?;
                 Some(rule.builder.push_one(self.clone(), &[tangent, &zero])?)
             }
@@ -206,7 +207,7 @@ impl Operator for ReduceWindow {
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(cotangent) = &cotangents[0] else { return Ok(vec![None, None]) };
         let operand = inputs[0].shape();
-        if inputs[1].is_linear() || !self.reduces_by(Binary::Add) {
+        if inputs[1].is_linear() || !reduces_by(&self.reducer, Binary::Add) {
             return no_rule(self.name(), "vjp", "it is not linear");
         }
         if operand.element_count() == 0 {
@@ -230,16 +231,6 @@ impl Operator for ReduceWindow {
 }
 
 impl ReduceWindow {
-    /// Whether the reducer is nothing but this operator.
-    fn reduces_by(&self, operator: Binary) -> bool {
-        let [equation] = self.reducer.equations() else { return false };
-        let [x, y] = self.reducer.parameters.as_slice() else { return false };
-        let operands = [[x.var, y.var], [y.var, x.var]];
-        equation.op == Op::Binary(operator)
-            && operands.iter().any(|operands| equation.inputs == operands)
-            && equation.outputs == self.reducer.results
-    }
-
     /// The same function of an operand and an init by operators that have all rules: the windows are gathered
     /// along new dimensions, which are reduced. Of equal extrema, the first has the derivative, as in JAX.
     fn patches(&self, operand: &Shape) -> Result<Function> {
@@ -263,10 +254,10 @@ impl ReduceWindow {
             }
             let scalars = self.reducer.parameter_shapes();
             let reducer = match self.reducer.as_ref() {
-                _ if self.reduces_by(Binary::Max) => {
+                _ if reduces_by(&self.reducer, Binary::Max) => {
                     Function::trace("max", &scalars, |x| x[0].greater_equal(&x[1])?.select(&x[0], &x[1]))?
                 }
-                _ if self.reduces_by(Binary::Min) => {
+                _ if reduces_by(&self.reducer, Binary::Min) => {
                     Function::trace("min", &scalars, |x| x[0].less_equal(&x[1])?.select(&x[0], &x[1]))?
                 }
                 reducer => reducer.clone(),

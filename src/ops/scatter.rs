@@ -6,7 +6,7 @@ use crate::ops::binary::Binary;
 use crate::ops::gather::{Gather, GatherDims, Window, along_axis};
 use crate::ops::{Operator, arity, i64s, increasing, others};
 use crate::shape::{Dims, offsets};
-use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule};
+use crate::transform::{Batched, Dual, Jvp, Part, Transposition, Vmap, no_rule, zeros};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Which dimensions play which part in a scatter, as in XLA's `ScatterDimensionNumbers`.
@@ -405,7 +405,7 @@ impl Operator for Scatter {
             _ if !inputs[0].is_linear() => None,
             ScatterKind::Add => Some(cotangent.clone()),
             ScatterKind::Set if !self.may_overlap(indices.shape()) => {
-                let zeros = rule.zeros(updates)?;
+                let zeros = zeros(rule.builder, updates)?;
                 Some(rule.builder.push_one(self.clone(), &[cotangent, indices, &zeros])?)
             }
             _ => return no_rule(self.name(), "vjp", "it is not linear"),
@@ -493,11 +493,9 @@ impl Scatter {
         let primal = rule.primal(inputs)?.remove(0);
         let operand_is = operand.primal.equal(&primal)?;
         let update_is = updates.primal.equal(self.read(&primal, indices, updates.primal.shape())?)?;
-        let one = |dual: &Dual| {
-            let one = dual.primal.full_like(1)?;
-            Ok::<_, Error>(Dual { primal: dual.primal.clone(), tangent: Some(one) })
-        };
-        let count = self.sum(&one(operand)?, &operand_is, indices, &one(updates)?, &update_is)?;
+        let [operands, added] = [&operand_is, &update_is].map(|mask| mask.convert(DType::S32));
+        // Few floats count far.
+        let count = self.apply(ScatterKind::Add, &operands?, indices, &added?)?.convert(primal.dtype())?;
         let total = self.sum(operand, &operand_is, indices, updates, &update_is)?;
         Ok(Dual { primal, tangent: Some((total / count)?) })
     }

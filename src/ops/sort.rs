@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crate::graph::{Builder, Convention, Function, Tensor};
 use crate::hlo;
 use crate::ops::scatter::ScatterKind;
-use crate::ops::{Operator, others, signature};
+use crate::ops::{Narrowed, Operator, others, signature};
 use crate::shape::{Dims, offsets};
-use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule};
+use crate::transform::{
+    Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, flatten, join, no_rule, zeros,
+};
 use crate::{Array, DType, Error, Result, Shape};
 
 /// Sorts operands of equal sizes together along a dimension.
@@ -274,27 +276,33 @@ impl Operator for Sort {
             instruction.called_computation_ids = vec![comparator.id()];
         }))
     }
+    /// Without the operands whose outputs are not used and that the comparator does not read.
+    fn narrowed(&self, used: &[bool], effects: bool) -> Option<Narrowed> {
+        let read = self.comparator.parameters_read();
+        let kept: Vec<bool> =
+            used.iter().enumerate().map(|(i, used)| *used || read[2 * i] || read[2 * i + 1]).collect();
+        if !kept.contains(&false) {
+            return None;
+        }
+        let parameters: Vec<bool> = kept.iter().flat_map(|&kept| [kept, kept]).collect();
+        let comparator = Arc::new(self.comparator.restricted(&parameters, &[true], effects));
+        Some(Narrowed { op: Sort { comparator, ..self.clone() }.into(), inputs: kept.clone(), outputs: kept })
+    }
+
     fn vmap(&self, rule: &Vmap, inputs: &[Batched]) -> Result<Vec<Batched>> {
-        let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
-        let operands = inputs.iter().map(|input| rule.at(input, axis)).collect::<Result<Vec<_>>>()?;
+        let (axis, operands) = rule.aligned(inputs)?;
         let dimension = self.dimension + usize::from(axis <= self.dimension);
         rule.push(Sort { dimension, ..self.clone() }, &operands.iter().collect::<Vec<_>>(), axis)
     }
 
     /// Tangents are sorted along, as further operands that the comparator does not read.
     fn jvp(&self, rule: &Jvp, inputs: &[Dual]) -> Result<Vec<Dual>> {
-        let primals: Vec<&Tensor> = inputs.iter().map(|input| &input.primal).collect();
-        let tangents: Vec<&Tensor> = inputs.iter().filter_map(|input| input.tangent.as_ref()).collect();
-        let read: Vec<usize> = (0..primals.len()).collect();
-        let operands = [primals, tangents].concat();
+        let active: Vec<bool> = inputs.iter().map(|input| input.tangent.is_some()).collect();
+        let operands = flatten(inputs, &active)?;
+        let operands: Vec<&Tensor> = operands.iter().collect();
+        let read: Vec<usize> = (0..inputs.len()).collect();
         let sort = self.with_operands(&operands, &read)?;
-        let mut outputs = rule.builder.push(sort, &operands)?;
-        let mut tangents = outputs.split_off(inputs.len()).into_iter();
-        let dual = |(primal, input): (Tensor, &Dual)| {
-            let tangent = input.tangent.as_ref().and_then(|_| tangents.next());
-            Dual { primal, tangent }
-        };
-        Ok(outputs.into_iter().zip(inputs).map(dual).collect())
+        Ok(join(&rule.builder.push(sort, &operands)?, &active))
     }
 
     /// Linear operands are moved as the others are, whose sort takes their places along.
@@ -306,12 +314,8 @@ impl Operator for Sort {
         let operands: Vec<&Tensor> = inputs.iter().filter_map(Part::known).chain([&places]).collect();
         let mut sorted = rule.builder.push(self.with_operands(&operands, &read)?, &operands)?;
         let places = sorted.pop().into_iter().collect();
-        let mut sorted = sorted.into_iter();
-        let outputs = inputs.iter().map(|input| match input {
-            Part::Known(_) => sorted.next().map_or_else(|| input.clone(), Part::Known),
-            Part::Linear(shape) => Part::Linear(shape.clone()),
-        });
-        Ok(Partial { outputs: outputs.collect(), residuals: places })
+        let linear: Vec<bool> = inputs.iter().map(Part::is_linear).collect();
+        Ok(Partial { outputs: Part::list(&rule.outputs, &linear, sorted), residuals: places })
     }
 
     /// Cotangents go back to the places that the elements came from. On XLA:CPU a scatter takes them there in a
@@ -325,7 +329,7 @@ impl Operator for Sort {
     ) -> Result<Vec<Option<Tensor>>> {
         let axis = self.dimension as isize;
         let back = |cotangent: &Tensor| {
-            let zeros = rule.zeros(cotangent.shape())?;
+            let zeros = zeros(rule.builder, cotangent.shape())?;
             zeros.scatter_along_axis(&residuals[0], cotangent, axis, ScatterKind::Add)
         };
         cotangents.iter().map(|cotangent| cotangent.as_ref().map(back).transpose()).collect()

@@ -1,6 +1,6 @@
 //! Forward derivatives.
 
-use crate::graph::{Var, chosen};
+use crate::graph::{Var, chosen, placed};
 use crate::ops::Op;
 use crate::transform::{check_wrt, parameters};
 use crate::{Builder, Function, Result, Tensor};
@@ -61,11 +61,8 @@ pub(crate) fn flatten(duals: &[Dual], active: &[bool]) -> Result<Vec<Tensor>> {
 /// What [`flatten`] took apart.
 pub(crate) fn join(tensors: &[Tensor], active: &[bool]) -> Vec<Dual> {
     let (primals, tangents) = tensors.split_at(active.len());
-    let mut tangents = tangents.iter().cloned();
-    let pairs = primals.iter().cloned().zip(active);
-    pairs
-        .map(|(primal, &active)| Dual { primal, tangent: if active { tangents.next() } else { None } })
-        .collect()
+    let pairs = primals.iter().cloned().zip(placed(tangents.to_vec(), active));
+    pairs.map(|(primal, tangent)| Dual { primal, tangent }).collect()
 }
 
 /// Appends the equations of `function` and of its derivative, and gives its results with their tangents.

@@ -119,7 +119,7 @@
 //! # Ok::<(), xlann::Error>(())
 //! ```
 //!
-//! Sub-functions (loop bodies, branches, reducers) are transformed with their operator, once each.
+//! Sub-functions (loop bodies, branches, reducers) are transformed with their operator.
 //!
 //! # Which operator has which rule
 //!
@@ -162,6 +162,14 @@ pub(crate) fn no_rule<T>(
 /// Zeros.
 pub(crate) fn zeros(builder: &Builder, shape: &Shape) -> Result<Tensor> {
     builder.constant(Array::zeros(shape.with_dims([]))?)?.broadcast_to(shape.dims())
+}
+
+/// The sum of those that are there.
+pub(crate) fn add_some(x: Option<Tensor>, y: Option<Tensor>) -> Result<Option<Tensor>> {
+    match (x, y) {
+        (Some(x), Some(y)) => (x + y).map(Some),
+        (x, y) => Ok(x.or(y)),
+    }
 }
 
 /// Repeats `step`, which may set flags and never clears one, until the flags stay as they are, and gives them with

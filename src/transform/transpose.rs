@@ -4,7 +4,8 @@
 //! not depend on them, then walks the equations that do backwards: each turns cotangents of its outputs into
 //! cotangents of its linear inputs.
 
-use crate::transform::zeros;
+use crate::graph::placed;
+use crate::transform::{add_some, zeros};
 use crate::{Builder, Function, Result, Shape, Tensor};
 
 /// A value of a function that is linear in some of its parameters.
@@ -19,12 +20,9 @@ pub(crate) enum Part {
 impl Part {
     /// Values of these shapes, which are linear or the next of those that are known.
     pub(crate) fn list(shapes: &[Shape], linear: &[bool], known: Vec<Tensor>) -> Vec<Part> {
-        let mut known = known.into_iter();
-        let part = |(shape, &linear): (&Shape, &bool)| match if linear { None } else { known.next() } {
-            Some(tensor) => Part::Known(tensor),
-            None => Part::Linear(shape.clone()),
-        };
-        shapes.iter().zip(linear).map(part).collect()
+        let is_known: Vec<bool> = linear.iter().map(|linear| !linear).collect();
+        let known = shapes.iter().zip(placed(known, &is_known));
+        known.map(|(shape, known)| known.map_or_else(|| Part::Linear(shape.clone()), Part::Known)).collect()
     }
 
     pub(crate) fn is_linear(&self) -> bool {
@@ -51,21 +49,6 @@ pub(crate) struct Transposition<'a> {
     pub(crate) builder: &'a Builder,
     /// The shapes of its outputs.
     pub(crate) outputs: Vec<Shape>,
-}
-
-impl Transposition<'_> {
-    /// Zeros.
-    pub(crate) fn zeros(&self, shape: &Shape) -> Result<Tensor> {
-        zeros(self.builder, shape)
-    }
-
-    /// The cotangent, zeros where there is none.
-    pub(crate) fn cotangent(&self, cotangent: &Option<Tensor>, shape: &Shape) -> Result<Tensor> {
-        match cotangent {
-            Some(cotangent) => Ok(cotangent.clone()),
-            None => self.zeros(shape),
-        }
-    }
 }
 
 /// What an operator of which some inputs are linear gives before its cotangents are known.
@@ -119,7 +102,8 @@ impl<'a> Tape<'a> {
         let mut sums: Vec<Option<Tensor>> = vec![None; function.shapes.len()];
         for ((&var, result), cotangent) in function.results().iter().zip(&self.results).zip(cotangents) {
             if result.is_linear() {
-                accumulate(&mut sums[var.index()], cotangent.clone())?;
+                let sum = &mut sums[var.index()];
+                *sum = add_some(sum.take(), cotangent.clone())?;
             }
         }
         for (number, inputs, residuals) in self.records.iter().rev() {
@@ -133,7 +117,8 @@ impl<'a> Tape<'a> {
             let terms = equation.op.rules().transpose(&rule, inputs, residuals, &cotangents)?;
             for ((var, input), term) in equation.inputs().iter().zip(inputs).zip(terms) {
                 if input.is_linear() {
-                    accumulate(&mut sums[var.index()], term)?;
+                    let sum = &mut sums[var.index()];
+                    *sum = add_some(sum.take(), term)?;
                 }
             }
         }
@@ -194,12 +179,4 @@ pub(crate) fn transposed(
     });
     let cotangents = cotangents.collect::<Result<Vec<_>>>()?;
     Ok((builder.finish(cotangents)?.without_effects(), given))
-}
-
-fn accumulate(sum: &mut Option<Tensor>, term: Option<Tensor>) -> Result<()> {
-    *sum = match (sum.take(), term) {
-        (Some(sum), Some(term)) => Some((sum + term)?),
-        (sum, term) => sum.or(term),
-    };
-    Ok(())
 }

@@ -7,8 +7,9 @@ use crate::{Array, Element, Error, Result, Shape, Tensor};
 /// Values in lists and in maps by name, nested in any way: the arguments, results and base ranks of
 /// [`auto_vmap`](crate::auto_vmap).
 ///
-/// It is made from a value, or with `into` from an `Option`, a tuple, an array or a `Vec` of what makes one, and
-/// from pairs of a name and what makes one, or a `BTreeMap`. Rust numbers are [`Array`]s without dimensions.
+/// It is made from a value, or with `into` from an `Option`, an array, a `Vec` or a tuple of up to six of what makes
+/// one, and of names from an array of pairs of a name and what makes one, or a `BTreeMap`. Rust numbers are
+/// [`Array`]s without dimensions.
 ///
 /// ```
 /// use xlann::{Array, Tree};

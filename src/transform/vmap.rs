@@ -21,6 +21,12 @@ pub(crate) struct Vmap<'a> {
 }
 
 impl Batched {
+    /// Tensors that have the batch dimension in front where `batched` says.
+    pub(crate) fn list(tensors: Vec<Tensor>, batched: &[bool]) -> Vec<Batched> {
+        let pairs = tensors.into_iter().zip(batched);
+        pairs.map(|(tensor, batched)| Batched { tensor, axis: batched.then_some(0) }).collect()
+    }
+
     /// The shape without the batch dimension.
     pub(crate) fn inner(&self) -> Shape {
         let mut dims = self.tensor.dims().to_vec();
@@ -61,16 +67,37 @@ impl Vmap<'_> {
         self.at(input, 0)
     }
 
+    /// The first batch dimension that one has, and all tensors with it there.
+    pub(crate) fn aligned(&self, inputs: &[Batched]) -> Result<(usize, Vec<Tensor>)> {
+        let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
+        let tensors = inputs.iter().map(|input| self.at(input, axis));
+        Ok((axis, tensors.collect::<Result<_>>()?))
+    }
+
+    /// The tensors with the batch dimension in front where `batched` says, which is where they have one at least.
+    pub(crate) fn leading_where(&self, inputs: &[Batched], batched: &[bool]) -> Result<Vec<Tensor>> {
+        let place = |(input, &batched): (&Batched, &bool)| match batched {
+            true => self.leading(input),
+            false => Ok(input.tensor.clone()),
+        };
+        inputs.iter().zip(batched).map(place).collect()
+    }
+
     /// Appends an operator, all of whose outputs have the batch dimension at `axis`.
     pub(crate) fn push(&self, op: impl Into<Op>, inputs: &[&Tensor], axis: usize) -> Result<Vec<Batched>> {
         let outputs = self.builder.push(op, inputs)?;
         Ok(outputs.into_iter().map(|tensor| Batched { tensor, axis: Some(axis) }).collect())
     }
 
+    /// The rule of another operator.
+    pub(crate) fn apply(&self, op: impl Into<Op>, inputs: &[Batched]) -> Result<Vec<Batched>> {
+        let op = op.into();
+        op.rules().vmap(&Vmap { builder: self.builder, size: self.size, op: &op }, inputs)
+    }
+
     /// The rule of an operator that works position by position on operands of one shape.
     pub(crate) fn elementwise(&self, inputs: &[Batched]) -> Result<Vec<Batched>> {
-        let axis = inputs.iter().find_map(|input| input.axis).unwrap_or(0);
-        let inputs = inputs.iter().map(|input| self.at(input, axis)).collect::<Result<Vec<_>>>()?;
+        let (axis, inputs) = self.aligned(inputs)?;
         self.push(self.op.clone(), &inputs.iter().collect::<Vec<_>>(), axis)
     }
 }
@@ -190,7 +217,8 @@ impl Axes {
 ///
 /// Both are an axis for all, or one or none for each; negative axes count from the end, in the shape with the
 /// batch dimension. A parameter without an axis is shared by all of the batch, and a result without one must not
-/// depend on it. Every operator is batched as a whole: nothing is repeated for each element of the batch.
+/// depend on it. Every operator is batched as a whole: nothing is repeated for each element of the batch, but for
+/// custom calls that ask for it ([`VmapMethod::Sequential`](crate::VmapMethod::Sequential)).
 ///
 /// The batch is of `size` elements, which the function's own shapes do not tell.
 ///

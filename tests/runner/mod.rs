@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 #[path = "../common/mod.rs"]
-mod common;
+pub mod common;
 
-pub use common::{devices, found, session};
+pub use common::{devices, session};
 use xlann::lower::{Form, Options, lower};
 use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, target};
 

@@ -6,6 +6,7 @@ pub mod runner;
 
 use std::cell::Cell;
 
+use proptest::prelude::*;
 use xlann::{Array, DType, Function, Shape, Tensor, jvp, vjp, vmap};
 
 /// The size of the batches.
@@ -29,6 +30,32 @@ fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
     }
     function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"))
+}
+
+/// Dimensions of arrays, of which few are empty.
+pub fn dims() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![1 => Just(0usize), 2 => Just(1), 9 => 2usize..5], 0..4)
+}
+
+/// Shapes of some values, and which of them feed each.
+pub fn mixes() -> impl Strategy<Value = (Vec<Shape>, Vec<Vec<bool>>)> {
+    let shape = prop::collection::vec(prop_oneof![1 => Just(0usize), 9 => 1usize..4], 0..3)
+        .prop_map(|dims| Shape::new(DType::F64, dims));
+    prop::collection::vec((shape, prop::collection::vec(any::<bool>(), 3)), 1..4)
+        .prop_map(|values| values.into_iter().unzip())
+}
+
+/// New values of the same shapes: each stays, or is made of itself and the sums of those that feed it.
+pub fn mixed(values: &[Tensor], feeds: &[Vec<bool>], weight: f64) -> xlann::Result<Vec<Tensor>> {
+    let next = |(value, feeds): (&Tensor, &Vec<bool>)| {
+        let mut next = value.clone();
+        for (other, _) in values.iter().zip(feeds).filter(|(_, feeds)| **feeds) {
+            let axes: Vec<isize> = (0..other.rank() as isize).collect();
+            next = (next.sin()? + (other.reduce_sum(&axes)? * weight)?)?;
+        }
+        Ok(next)
+    };
+    values.iter().zip(feeds).map(next).collect()
 }
 
 /// Arrays of equal shapes as one, along a new dimension `axis`.
@@ -205,6 +232,15 @@ pub fn vjp_matches(function: &Function, arguments: &[Array], wrt: &[usize]) {
     near(dot(&results[primal.len()..], &directions), dot(&cotangents, &tangents), 1e-9, &context);
 }
 
+/// Floats at three quarters; anything else as it is.
+fn smaller(array: &Array) -> Array {
+    if !is_float(&array) {
+        return array.clone();
+    }
+    let values: Vec<f64> = array.to_f64().iter().map(|value| 0.75 * value).collect();
+    Array::from_f64(array.shape().clone(), &values).unwrap()
+}
+
 /// Requires all of a function of f64: jvp against differences, vjp against jvp, the same of its vjp (second order,
 /// reverse and forward over reverse), and that derivatives can be batched.
 pub fn derivatives_match(function: &Function, arguments: &[Array], wrt: &[usize]) {
@@ -221,14 +257,16 @@ pub fn derivatives_match(function: &Function, arguments: &[Array], wrt: &[usize]
     vjp_matches(&reverse, &all, wrt);
 
     let batched = vmap(&reverse, 0, 0, 2).unwrap_or_else(|problem| panic!("{problem}\n{reverse}"));
-    let twice: Vec<Array> = all.iter().map(|array| stack(&[array.clone(), array.clone()], 0)).collect();
-    let expected: Vec<Array> = reverse
-        .eval(&all)
-        .unwrap()
-        .iter()
-        .map(|result| stack(&[result.clone(), result.clone()], 0))
-        .collect();
-    for (got, expected) in batched.eval(&twice).unwrap().iter().zip(&expected) {
+    batched.check().unwrap_or_else(|problem| panic!("{problem}\n{reverse}\n{batched}"));
+    // The second element differs from the first in its values, but not in their signs, order and ties.
+    let others: Vec<Array> = all.iter().map(smaller).collect();
+    let pairs = |first: &[Array], second: &[Array]| -> Vec<Array> {
+        first.iter().zip(second).map(|(first, second)| stack(&[first.clone(), second.clone()], 0)).collect()
+    };
+    let results = batched.eval(&pairs(&all, &others)).unwrap();
+    let expected = pairs(&reverse.eval(&all).unwrap(), &reverse.eval(&others).unwrap());
+    assert_eq!(results.len(), expected.len());
+    for (got, expected) in results.iter().zip(&expected) {
         runner::assert_close(got, expected, &format!("vmap of vjp\n{reverse}\n{batched}"));
     }
 }
