@@ -30,7 +30,7 @@ fn every_dtype_is_gathered_along_every_dimension() {
         let shape = Shape::new(dtype, [2, 3, 1]);
         let arguments = counted(&shape);
         for axis in [0isize, 1, 2, -1] {
-            let f = Function::trace("f", &[shape.clone()], |x| x[0].all_gather(axis, 4)).unwrap();
+            let f = Function::trace("f", std::slice::from_ref(&shape), |x| x[0].all_gather(axis, 4)).unwrap();
             let results = run_replicas(&f, &arguments);
             assert_eq!(results[0], results[3], "every replica has the same");
             // One after another, as a function of one replica puts them.
@@ -59,7 +59,7 @@ fn replicas_are_numbered_in_order() {
 #[test]
 fn empty_arrays_and_single_replicas_are_gathered() {
     let shape = Shape::new(DType::F32, [0, 2]);
-    let f = Function::trace("f", &[shape.clone()], |x| x[0].all_gather(1, 4)).unwrap();
+    let f = Function::trace("f", std::slice::from_ref(&shape), |x| x[0].all_gather(1, 4)).unwrap();
     let results = run_replicas(&f, &vec![vec![Array::zeros(shape).unwrap()]; 4]);
     assert_eq!(results[0][0].shape().dims(), [0, 8]);
 
@@ -69,14 +69,14 @@ fn empty_arrays_and_single_replicas_are_gathered() {
     })
     .unwrap();
     let argument = Array::new([3], &[1f32, 2.0, 3.0]).unwrap();
-    assert_eq!(runner::run(&f, std::slice::from_ref(&argument)), [argument.clone()]);
+    assert_eq!(runner::run(&f, std::slice::from_ref(&argument)), std::slice::from_ref(&argument));
     assert_eq!(run_replicas(&f, &[vec![argument.clone()]]), [[argument]]);
 }
 
 #[test]
 fn a_search_over_replicas_finds_the_best_of_all() {
     let shape = Shape::new(DType::F32, [2, 50]);
-    let f = Function::trace("best", &[shape.clone()], |x| {
+    let f = Function::trace("best", std::slice::from_ref(&shape), |x| {
         let options = xlann::ApproxTopKOptions { recall_target: 1.0, ..Default::default() };
         let (values, indices) = x[0].approx_max_k(3, &options)?;
         let indices = (indices + (x[0].builder().replica_id(4)? * 50)?)?;
@@ -176,7 +176,9 @@ fn derivatives_are_those_of_the_sum_of_all_replicas() {
 #[test]
 fn replicas_that_do_not_fit_are_refused() {
     let shape = Shape::new(DType::F32, [2]);
-    let trace = |axis, replicas| Function::trace("f", &[shape.clone()], |x| x[0].all_gather(axis, replicas));
+    let trace = |axis, replicas| {
+        Function::trace("f", std::slice::from_ref(&shape), |x| x[0].all_gather(axis, replicas))
+    };
     assert_eq!(refusal(trace(0, 0)), "all_gather: replicas must be from 1 to 2147483647, got 0");
     assert_eq!(refusal(trace(1, 4)), "all_gather: axis must be in -1..1 for f32[2], got 1");
     assert_eq!(
@@ -206,7 +208,8 @@ fn replicas_that_do_not_fit_are_refused() {
         }
     }
     // Collectives of different numbers.
-    let f = Function::trace("f", &[shape.clone()], |x| x[0].all_gather(0, 4)?.all_gather(0, 2)).unwrap();
+    let f = Function::trace("f", std::slice::from_ref(&shape), |x| x[0].all_gather(0, 4)?.all_gather(0, 2))
+        .unwrap();
     let refused = "function f: replicas must be 2, as in its all_gather, got 4";
     assert_eq!(refusal(f.eval_replicas(&vec![vec![x]; 4])), refused);
 }

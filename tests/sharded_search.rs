@@ -285,7 +285,7 @@ fn functions_of_replicas_find_the_nearest_on_every_backend() {
 #[test]
 fn a_billion_vectors_are_searched_on_a_pod() {
     let target = Target::parse("tpu:v5e:16x16").unwrap();
-    let Some(compiler) = runner::found("tpu", target.describe()) else { return };
+    let Some(compiler) = runner::common::found("tpu", target.describe()) else { return };
     let database = Shape::new(DType::BF16, [1_000_000_000, 128]);
     let function =
         sharded_search_function(Metric::InnerProduct, &database, 1024, 256, &SearchOptions::new(10)).unwrap();

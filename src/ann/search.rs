@@ -222,14 +222,14 @@ impl Searcher {
             database: shape,
         };
         searcher.check_room(given, norms.as_ref())?;
-        for device in 0..devices {
+        for (index, device) in there.iter().take(devices).enumerate() {
             let rows = match devices {
                 1 => vec![database.clone()],
-                _ => sharding.deal(&database, device)?.into_iter().map(MappedArray::from).collect(),
+                _ => sharding.deal(&database, index)?.into_iter().map(MappedArray::from).collect(),
             };
             let upload = |rows: MappedArray| {
                 let (shape, memory): (_, HostMemory) = (rows.shape().clone(), Arc::new(rows));
-                session.client().buffer_from_host(shape, memory, &there[device])
+                session.client().buffer_from_host(shape, memory, device)
             };
             searcher.arguments.push(rows.into_iter().map(upload).collect::<Result<_>>()?);
         }

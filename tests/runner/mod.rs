@@ -2,10 +2,9 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 #[path = "../common/mod.rs"]
-mod common;
+pub mod common;
 
-#[allow(unused_imports, reason = "no test uses all of it")]
-pub use common::{devices, found, session};
+pub use common::{devices, session};
 use xlann::lower::{self, Capabilities, Form, Options, lower};
 use xlann::pjrt::{Executable, Program, Signature};
 use xlann::{ApproxTopKOptions, Array, DType, Function, Result, Session, Shape, target};
