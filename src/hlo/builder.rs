@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::hlo::proto::{
     HloComputationProto, HloInstructionProto, HloModuleProto, LiteralProto, ProgramShapeProto, ShapeProto,
 };
-use crate::{Array, DType, Result, Shape};
+use crate::{Array, DType, Error, Result, Shape};
 
 /// An array-shaped instruction of the open computation.
 #[derive(Clone, Debug)]
@@ -249,6 +249,32 @@ fn identifier(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let text: String = name.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
     if text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') { text } else { format!("_{text}") }
+}
+
+impl LiteralProto {
+    /// The elements as an array.
+    pub(super) fn to_array(&self) -> Result<Array> {
+        let shape = self.shape.as_ref().and_then(|shape| shape.to_shape());
+        let shape =
+            shape.ok_or_else(|| Error::argument("literal", "shape", "that of an array", "another one"))?;
+        match shape.dtype() {
+            DType::Pred => {
+                Array::from_bytes(shape, &self.preds.iter().map(|&pred| pred.into()).collect::<Vec<u8>>())
+            }
+            DType::S8 => Array::from_bytes(shape, &self.s8s),
+            DType::U8 => Array::from_bytes(shape, &self.u8s),
+            DType::S16 => Array::from_bytes(shape, &self.s16s),
+            DType::U16 => Array::from_bytes(shape, &self.u16s),
+            DType::F16 => Array::from_bytes(shape, &self.f16s),
+            DType::BF16 => Array::from_bytes(shape, &self.bf16s),
+            DType::S32 => Array::from_bytes(shape, bytemuck::cast_slice(&self.s32s)),
+            DType::S64 => Array::from_bytes(shape, bytemuck::cast_slice(&self.s64s)),
+            DType::U32 => Array::from_bytes(shape, bytemuck::cast_slice(&self.u32s)),
+            DType::U64 => Array::from_bytes(shape, bytemuck::cast_slice(&self.u64s)),
+            DType::F32 => Array::from_bytes(shape, bytemuck::cast_slice(&self.f32s)),
+            DType::F64 => Array::from_bytes(shape, bytemuck::cast_slice(&self.f64s)),
+        }
+    }
 }
 
 fn literal(array: &Array) -> LiteralProto {

@@ -25,10 +25,14 @@
 pub use proto::HloModuleProto;
 
 mod builder;
+mod mlir;
 mod print;
 pub mod proto;
+mod stablehlo;
 
 pub(crate) use builder::{Builder, Computation, Value};
+pub(crate) use mlir::float;
+pub(crate) use stablehlo::APPROX_TOP_K;
 
 use crate::{DType, Shape};
 
@@ -94,5 +98,12 @@ impl From<&Shape> for proto::ShapeProto {
 impl proto::ShapeProto {
     fn tuple(shapes: Vec<proto::ShapeProto>) -> proto::ShapeProto {
         proto::ShapeProto { element_type: TUPLE, tuple_shapes: shapes, ..Default::default() }
+    }
+
+    /// The shape of an array; `None` where it is no array's, or of a dtype that this crate does not have.
+    pub(crate) fn to_shape(&self) -> Option<Shape> {
+        let (dtype, _) = PRIMITIVE_TYPES.iter().find(|(_, number)| *number == self.element_type)?;
+        let dims: Option<Vec<usize>> = self.dimensions.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+        Some(Shape::new(*dtype, dims?))
     }
 }

@@ -8,14 +8,17 @@ mod approx_top_k;
 mod blocks;
 mod native;
 mod policy;
+mod stablehlo;
 mod two_stage;
 
 use crate::graph::{Convention, Function, Tensor};
 use crate::hlo::{self, HloModuleProto};
 use crate::ops::Op;
+use crate::ops::approx_top_k::ApproxTopK;
 use crate::{Builder, Result};
 
 pub use policy::{Capabilities, Choice, Form};
+pub use stablehlo::stablehlo;
 
 /// What the caller decides of the lowering.
 ///
@@ -81,20 +84,22 @@ pub struct Lowered {
 /// Where an operator has no form on the target, or not the one that the options ask for.
 pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options) -> Result<Lowered> {
     let mut choices = Vec::new();
-    let function = expand(function, capabilities, options, &mut choices)?;
-    let mut module = hlo::Builder::default();
-    function.emit(&mut module, Convention::Flat)?;
-    let module = module.finish(function.name());
+    let function = expand(function, &mut |op, inputs| {
+        let carried = inputs.len() - 1;
+        let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, capabilities, options)?;
+        let results = approx_top_k::expand(op, inputs, plan, capabilities)?;
+        choices.push(choice);
+        Ok(results)
+    })?;
+    let module = module(&function)?;
     Ok(Lowered { function, module, choices })
 }
 
-/// The function with its approximate top-k, and those of its sub-functions, in plain operators.
-fn expand(
-    function: &Function,
-    capabilities: &Capabilities,
-    options: &Options,
-    choices: &mut Vec<Choice>,
-) -> Result<Function> {
+/// Makes something else of an approximate top-k: its results, from its inputs.
+type Rewrite<'a> = dyn FnMut(&ApproxTopK, &[Tensor]) -> Result<Vec<Tensor>> + 'a;
+
+/// The function with its approximate top-k, and those of its sub-functions, rewritten.
+fn expand(function: &Function, rewrite: &mut Rewrite<'_>) -> Result<Function> {
     let builder = Builder::new(function.name());
     let arguments: Vec<Tensor> = function
         .parameters()
@@ -102,15 +107,17 @@ fn expand(
         .collect::<Result<_>>()?;
     let results = function.interpret(arguments, |equation, inputs| {
         if let Op::ApproxTopK(op) = &equation.op {
-            let carried = inputs.len() - 1;
-            let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, capabilities, options)?;
-            let results = approx_top_k::expand(op, inputs, plan, capabilities)?;
-            choices.push(choice);
-            return Ok(results);
+            return rewrite(op, inputs);
         }
-        let op =
-            equation.op.map_functions(&mut |function| expand(function, capabilities, options, choices))?;
+        let op = equation.op.map_functions(&mut |function| expand(function, rewrite))?;
         builder.push(op, &inputs.iter().collect::<Vec<_>>())
     })?;
     builder.finish(results)
+}
+
+/// The HLO of a function of plain operators.
+fn module(function: &Function) -> Result<HloModuleProto> {
+    let mut module = hlo::Builder::default();
+    function.emit(&mut module, Convention::Flat)?;
+    Ok(module.finish(function.name()))
 }

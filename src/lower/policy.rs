@@ -126,6 +126,8 @@ pub struct Capabilities {
     pub fuses_into_top_k: bool,
     /// The dtypes that the native forms take.
     pub native: &'static [DType],
+    /// The dtypes of databases that are searched as they are; others are converted to f32.
+    pub searched: &'static [DType],
 }
 
 /// The form that one approximate top-k took.

@@ -240,7 +240,7 @@ fn recall_of_a_reduction_is_that_of_simulated_placements() {
     ] {
         let chunk = if rank == 1 { 1024 } else { 128 };
         let reduction = reduced(n, rank, log2);
-        let bucket = |j: usize| (j / chunk >> log2, j % chunk);
+        let bucket = |j: usize| ((j / chunk) >> log2, j % chunk);
         let (rounds, mut hits) = (3000, 0);
         for _ in 0..rounds {
             let mut marked = std::collections::HashSet::new();

@@ -4,7 +4,7 @@ use crate::data::Wheel;
 use crate::lower::{Capabilities, Form};
 use crate::pjrt::{PluginSpec, Value};
 use crate::target::{Platform, TopologySpec};
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// NVIDIA GPUs: those of this machine, or one that is described, for which the plugin compiles without any.
 ///
@@ -32,6 +32,7 @@ pub const PLATFORM: Platform = Platform {
     client_options: &[("preallocate", Value::Bool(false))],
     xla_options: &[],
     // Where ptxas and libdevice are.
+    device_count_option: None,
     folder_options: &[("xla_gpu_cuda_data_dir", "nvidia/cu13")],
     describe: Some(describe),
     capabilities: &CAPABILITIES,
@@ -56,6 +57,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fast_top_k: &[],
     fuses_into_top_k: true,
     native: &[],
+    searched: &[DType::F16, DType::BF16, DType::F32, DType::F64],
 };
 
 /// A GPU as XLA's compiler sees it, in the fields of its `GpuDeviceInfoProto`.

@@ -28,7 +28,8 @@ use crate::data::{self, Installed, Wheel};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
 use crate::pjrt::{
-    Client, CompileOptions, Compiled, Executable, Plugin, PluginSpec, Program, Signature, Topology, Value,
+    Client, CompileOptions, Compiled, Device, Executable, Plugin, PluginSpec, Program, Signature, Topology,
+    Value,
 };
 use crate::{Error, Result};
 
@@ -53,6 +54,8 @@ pub struct Platform {
     pub companions: &'static [(Wheel, &'static str)],
     /// The options that a client is created with.
     pub client_options: &'static [(&'static str, Value)],
+    /// The option by which a client is created with a number of devices, where that is not the machine's.
+    pub device_count_option: Option<&'static str>,
     /// The options of XLA's own that functions are compiled with.
     pub xla_options: &'static [(&'static str, bool)],
     /// Options of XLA's own that take a folder of companions, and where that is in a folder of packages.
@@ -143,7 +146,35 @@ impl Platform {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn session(&self) -> Result<Session> {
-        let client = Client::new(Plugin::find(&self.plugin)?, self.client_options)?;
+        self.session_of(self.client_options)
+    }
+
+    /// As [`session`](Platform::session), with a number of devices: as many as asked for where it can be chosen, as
+    /// on the CPU, whose devices share its processors and memory; elsewhere as many at least.
+    ///
+    /// # Errors
+    /// As [`session`](Platform::session), and where there are fewer devices.
+    ///
+    /// ```
+    /// use xlann::target::cpu;
+    ///
+    /// if let Ok(session) = cpu::PLATFORM.session_with_devices(4) {
+    ///     assert_eq!(session.client().devices().len(), 4);
+    /// }
+    /// ```
+    pub fn session_with_devices(&self, count: usize) -> Result<Session> {
+        let count_option = self.device_count_option.map(|name| (name, Value::Int(count as i64)));
+        let options: Vec<_> = self.client_options.iter().cloned().chain(count_option).collect();
+        let session = self.session_of(&options)?;
+        let there = session.client.devices().len();
+        if !(1..=there).contains(&count) {
+            return Err(Error::argument("session", "devices", format!("from 1 to {there}"), count));
+        }
+        Ok(session)
+    }
+
+    fn session_of(&self, options: &[(&str, Value)]) -> Result<Session> {
+        let client = Client::new(Plugin::find(&self.plugin)?, options)?;
         Ok(Session { client, platform: *self })
     }
 
@@ -163,14 +194,11 @@ impl Platform {
         &self,
         function: &Function,
         options: &lower::Options,
+        replicas: usize,
     ) -> Result<(Vec<u8>, Signature, Vec<Choice>)> {
+        function.check_replicas(replicas)?;
         let lowered = lower::lower(function, self.capabilities, options)?;
-        let signature = Signature {
-            name: function.name().to_owned(),
-            parameters: function.parameter_shapes(),
-            results: function.result_shapes(),
-        };
-        Ok((lowered.module.to_bytes(), signature, lowered.choices))
+        Ok((lowered.module.to_bytes(), Signature::of(function), lowered.choices))
     }
 }
 
@@ -311,15 +339,15 @@ impl Compiler {
     /// there are replicas; also gives which forms were taken.
     ///
     /// # Errors
-    /// Where an operator has no form on the target, or not the one asked for; where there are not as many devices
-    /// as replicas; and where the plugin does not compile the program.
+    /// Where an operator has no form on the target, or not the one asked for, or is one of another number of
+    /// replicas; where there are not as many devices as replicas; and where the plugin does not compile the program.
     pub fn compile(
         &self,
         function: &Function,
         options: &lower::Options,
         replicas: usize,
     ) -> Result<(Compiled, Vec<Choice>)> {
-        let (module, signature, choices) = self.platform.lower(function, options)?;
+        let (module, signature, choices) = self.platform.lower(function, options, replicas)?;
         let options = CompileOptions {
             num_replicas: replicas,
             ..self.platform.compile_options(self.topology.plugin())
@@ -377,6 +405,28 @@ impl Session {
         &self.platform
     }
 
+    /// The options that functions are compiled with, for programs that come from elsewhere.
+    ///
+    /// ```
+    /// use xlann::pjrt::{Program, Signature};
+    /// use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape, lower};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let f = Function::trace("best", &[Shape::new(DType::F32, [5])], |x| {
+    ///         x[0].approx_max_k(2, &ApproxTopKOptions::default())
+    ///     })?;
+    ///     let text = lower::stablehlo(&f, session.platform().capabilities)?;
+    ///     let (program, options) = (Program::StableHlo(&text), session.compile_options());
+    ///     let best = session.client().compile(program, Signature::of(&f), &options)?;
+    ///     let results = best.run_arrays(&[Array::new([5], &[3f32, 9.0, 2.0, 7.0, 1.0])?])?;
+    ///     assert_eq!(results, [Array::new([2], &[9f32, 7.0])?, Array::new([2], &[1i32, 3])?]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn compile_options(&self) -> CompileOptions {
+        self.platform.compile_options(self.client.plugin())
+    }
+
     /// Lowers and compiles a function, in the forms that the platform's policy chooses.
     ///
     /// The client keeps what it compiled last: the same function is not compiled again.
@@ -422,8 +472,42 @@ impl Session {
         function: &Function,
         options: &lower::Options,
     ) -> Result<(Executable, Vec<Choice>)> {
-        let (module, signature, choices) = self.platform.lower(function, options)?;
-        let options = self.platform.compile_options(self.client.plugin());
+        self.compile_replicas(function, options, 1)
+    }
+
+    /// As [`compile_with`](Session::compile_with), to run on as many devices as there are replicas, each with
+    /// arguments of its own ([`Executable::run_replicas`]): the first replica on the client's first device, and so
+    /// on. What replicas do together are operators such as [`Tensor::all_gather`](crate::Tensor::all_gather).
+    ///
+    /// # Errors
+    /// As [`compile_with`](Session::compile_with), and where there are not as many devices as replicas, or an
+    /// operator is one of another number of replicas.
+    ///
+    /// ```
+    /// use xlann::target::cpu;
+    /// use xlann::{DType, Function, Shape, lower};
+    ///
+    /// if let Ok(session) = cpu::PLATFORM.session_with_devices(2) {
+    ///     let f = Function::trace("sum", &[Shape::new(DType::F32, [1])], |x| {
+    ///         x[0].all_gather(0, 2)?.reduce_sum(&[0])
+    ///     })?;
+    ///     let (sum, _) = session.compile_replicas(&f, &lower::Options::default(), 2)?;
+    ///     assert_eq!(sum.devices().len(), 2);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn compile_replicas(
+        &self,
+        function: &Function,
+        options: &lower::Options,
+        replicas: usize,
+    ) -> Result<(Executable, Vec<Choice>)> {
+        let (module, signature, choices) = self.platform.lower(function, options, replicas)?;
+        let options = CompileOptions {
+            num_replicas: replicas,
+            devices: self.client.devices().iter().take(replicas).map(Device::id).collect(),
+            ..self.platform.compile_options(self.client.plugin())
+        };
         Ok((self.client.compile(Program::Hlo(&module), signature, &options)?, choices))
     }
 }

@@ -32,6 +32,7 @@ pub const PLATFORM: Platform = Platform {
     companions: &[],
     client_options: &[],
     xla_options: &[],
+    device_count_option: None,
     folder_options: &[],
     describe: Some(|name| Ok(TopologySpec { name: name.to_owned(), options: Vec::new() })),
     capabilities: &CAPABILITIES,
@@ -57,6 +58,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fast_top_k: &[DType::F16, DType::BF16, DType::F32],
     fuses_into_top_k: true,
     native: &[DType::F16, DType::BF16, DType::F32],
+    searched: &[DType::BF16, DType::F32],
 };
 
 /// libtpu, API 0.116: `libtpu/libtpu.so`. There is a wheel for each CPython, all with the same library.

@@ -132,7 +132,7 @@
 mod auto_vmap;
 mod jvp;
 #[cfg(test)]
-mod table;
+pub(crate) mod table;
 mod transpose;
 mod tree;
 mod vjp;

@@ -47,7 +47,7 @@ fn combine(shape: Shape, body: impl FnOnce(&[Tensor]) -> Result<Tensor>) -> Resu
 }
 
 /// Examples of every operator, several where a rule depends on its parameters.
-fn examples() -> Result<Vec<Function>> {
+pub(crate) fn examples() -> Result<Vec<Function>> {
     let mut all = Vec::new();
     for &op in Unary::ALL {
         all.push(uniform(op, 1)?);
@@ -101,6 +101,8 @@ fn array_examples() -> Result<Vec<Function>> {
         example(&[matrix(), matrix()], |x| x[0].dot_general(&x[1], (&[1], &[1]), (&[0], &[0])))?,
         example(&[matrix()], |x| x[0].top_k(2))?,
         example(&[matrix(), Shape::new(DType::S32, [4])], |x| x[0].take(&x[1], 0))?,
+        example(&[matrix()], |x| x[0].all_gather(1, 4))?,
+        example(&[], |x| x[0].builder().replica_id(4))?,
     ])
 }
 

@@ -2,11 +2,12 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 #[path = "../common/mod.rs"]
-mod common;
+pub mod common;
 
-pub use common::session;
-use xlann::lower::{Capabilities, Form, Options, lower};
-use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, target};
+pub use common::{devices, session};
+use xlann::lower::{self, Capabilities, Form, Options, lower};
+use xlann::pjrt::{Executable, Program, Signature};
+use xlann::{ApproxTopKOptions, Array, DType, Function, Result, Session, Shape, target};
 
 /// The dtypes that approximate top-k takes.
 pub const FLOATS: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
@@ -158,22 +159,61 @@ pub fn indices(dims: &[usize]) -> Vec<Vec<usize>> {
     })
 }
 
-/// Checks and evaluates `function`, runs it on the backends, and gives the interpreter's results.
+/// Checks and evaluates `function`, runs it on the backends, from its HLO and from its StableHLO, and gives the
+/// interpreter's results.
 ///
 /// # Panics
 /// Where the function does not hold, or a backend's results differ by more than rounding.
 pub fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
+    let expected = run_hlo(function, arguments);
+    if let Some(session) = session() {
+        let text = lower::stablehlo(function, session.platform().capabilities).unwrap();
+        let executable =
+            stablehlo(session, function, &text).unwrap_or_else(|problem| panic!("{problem}\n{text}"));
+        run_on(&executable, arguments, &expected, &text);
+    }
+    expected
+}
+
+/// As [`run`], but from HLO only.
+pub fn run_hlo(function: &Function, arguments: &[Array]) -> Vec<Array> {
     function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     let expected = function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     if let Some(session) = session() {
         let executable = session.compile(function).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
-        let got = executable.run_arrays(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+        run_on(&executable, arguments, &expected, function);
+    }
+    expected
+}
+
+/// As [`run`], for replicas of a function, each with its arguments and results.
+pub fn run_replicas(function: &Function, arguments: &[Vec<Array>]) -> Vec<Vec<Array>> {
+    function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    let expected =
+        function.eval_replicas(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    if let Some(session) = devices() {
+        let got = common::run_replicas(session, function, arguments)
+            .unwrap_or_else(|problem| panic!("{problem}\n{function}"));
         assert_eq!(got.len(), expected.len(), "{function}");
-        for (got, expected) in got.iter().zip(&expected) {
+        for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
             assert_close(got, expected, function);
         }
     }
     expected
+}
+
+fn run_on(executable: &Executable, arguments: &[Array], expected: &[Array], context: &dyn std::fmt::Display) {
+    let got = executable.run_arrays(arguments).unwrap_or_else(|problem| panic!("{problem}\n{context}"));
+    assert_eq!(got.len(), expected.len(), "{context}");
+    for (got, expected) in got.iter().zip(expected) {
+        assert_close(got, expected, context);
+    }
+}
+
+/// Compiles the StableHLO of a function.
+pub fn stablehlo(session: &Session, function: &Function, text: &str) -> Result<Executable> {
+    let options = session.compile_options();
+    session.client().compile(Program::StableHlo(text), Signature::of(function), &options)
 }
 
 /// Requires that arrays are equal, floats but for rounding: by the dtype's tolerance of a value, or of 1e-3 where that

@@ -23,10 +23,10 @@ pub fn interpreted(checks: impl FnOnce()) {
     INTERPRETED.set(false);
 }
 
-/// As [`runner::run`], but for what is [`interpreted`].
+/// As [`runner::run_hlo`], but for what is [`interpreted`].
 fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
     if !INTERPRETED.get() {
-        return runner::run(function, arguments);
+        return runner::run_hlo(function, arguments);
     }
     function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"))
