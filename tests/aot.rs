@@ -99,11 +99,7 @@ fn partial_reductions_are_fused_with_the_matrix_product_on_every_tpu() {
         let Some(compiler) = compiler(&format!("tpu:{tpu}")) else { return };
         for dtype in [DType::F32, DType::BF16] {
             let inner_products = mips(dtype, 64, 100_000);
-            let options = SearchOptions {
-                squared_distances: false,
-                score_budget: usize::MAX,
-                ..SearchOptions::new(10)
-            };
+            let options = SearchOptions { squared_distances: false, ..SearchOptions::new(10) };
             let database = Shape::new(dtype, [100_000, 128]);
             let distances = search_function(Metric::L2, &database, 64, &options).unwrap();
             for function in [&inner_products, &distances] {
@@ -210,8 +206,7 @@ fn estimates_are_no_more_than_jaxs() {
             compilers.insert(tpu, compiler);
         }
         let metric = Metric::ALL.into_iter().find(|each| each.name() == metric).unwrap();
-        let options =
-            SearchOptions { squared_distances: false, score_budget: usize::MAX, ..SearchOptions::new(10) };
+        let options = SearchOptions { squared_distances: false, ..SearchOptions::new(10) };
         let database = Shape::new(dtype.parse().unwrap(), [1_000_000, 128]);
         let queries = queries.parse().unwrap();
         let search = search_function(metric, &database, queries, &options).unwrap();

@@ -73,3 +73,19 @@ fn output_goes_to_a_file() {
     folder.refuses("compile topk --shape 8x1000 -k 5 -o .", 1, "expected a file to write, got a directory");
     folder.refuses("compile topk --shape 8x1000 -k 5 -o no/such/folder", 1, "no/such/folder");
 }
+
+#[test]
+fn searches_are_those_that_suit_the_target() {
+    let folder = Folder::new();
+    let search = "compile search --database-shape 1000000x16 --queries-shape 128x16 -k 10";
+    // On a TPU the scores are not kept, and there is nothing to do block by block.
+    let words = format!("{search} --target tpu:v5e:2x2 --dtype bf16");
+    let output = folder.command_without_plugin(&words).output().unwrap();
+    let printed = succeeded(&words, &output);
+    assert!(printed.0.contains("native-tight") && !printed.0.contains(" while("), "{}", printed.0);
+    let words = format!("{search} --target cpu");
+    succeeded(&words, &folder.command_without_plugin(&words).output().unwrap()).contains(" while(");
+    let words = format!("{search} --target cpu --dtype bf16");
+    let problem = "--dtype must be one of f32, f64, to which a search on the cpu converts others, got bf16";
+    folder.refuses_command(folder.command_without_plugin(&words), 1, problem);
+}

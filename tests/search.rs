@@ -60,7 +60,7 @@ fn search_functions_are_what_a_searcher_compiles() {
     let (queries, database) = (matrix(DType::F32, [4, 5], 1), matrix(DType::F32, [103, 5], 2));
     for metric in Metric::ALL {
         for score_budget in [1 << 20, 4 * 4 * 30, 1, 0] {
-            let options = SearchOptions { score_budget, ..exact(7) };
+            let options = SearchOptions { score_budget: Some(score_budget), ..exact(7) };
             let function = search_function(metric, database.shape(), 4, &options).unwrap();
             let mut arguments = vec![queries.clone(), database.clone()];
             let norms: Option<fn(&xlann::Tensor) -> _> = match metric {
@@ -99,7 +99,8 @@ fn a_search_in_blocks_finds_the_nearest_of_all() {
         let queries = matrix(DType::F32, [4, 6], 3);
         for metric in Metric::ALL {
             for form in [None, Some(Form::Sort), Some(Form::Blocks)] {
-                let options = SearchOptions { score_budget: 16 * rows_in_budget, batch: 4, form, ..exact(k) };
+                let options =
+                    SearchOptions { score_budget: Some(16 * rows_in_budget), batch: 4, form, ..exact(k) };
                 let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
                 let found = searcher.search(&queries).unwrap();
                 let context = format!("{metric} of {size} rows, k={k}, {rows_in_budget} a block, {form:?}");
@@ -118,8 +119,12 @@ fn a_search_in_blocks_has_the_recall_it_aims_for() {
             Searcher::new(session, database.clone(), metric, exact(50)).unwrap().search(&queries).unwrap();
         for form in [None, Some(Form::TwoStage)] {
             for score_budget in [16 << 20, 64 * 4 * 3000] {
-                let options =
-                    SearchOptions { form, score_budget, recall_target: 0.9, ..SearchOptions::new(50) };
+                let options = SearchOptions {
+                    form,
+                    score_budget: Some(score_budget),
+                    recall_target: 0.9,
+                    ..SearchOptions::new(50)
+                };
                 let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
                 let found = searcher.search(&queries).unwrap();
                 let recall = ann::recall(&found.indices, &truth.indices).unwrap();
@@ -206,7 +211,7 @@ fn nan_in_queries_and_rows_is_no_neighbour() {
             for score_budget in [16 << 20, 4 * 8 * 50] {
                 // There are 266 rows without a NaN.
                 for k in [5, 266, 300] {
-                    let options = SearchOptions { score_budget, ..exact(k) };
+                    let options = SearchOptions { score_budget: Some(score_budget), ..exact(k) };
                     let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
                     let found = searcher.search(&queries).unwrap();
                     let (distances, indices) =
@@ -295,7 +300,7 @@ fn equal_rows_are_found_once_each() {
     let queries = matrix(DType::F32, [2, 3], 2);
     for metric in Metric::ALL {
         for score_budget in [16 << 20, 2 * 4 * 60] {
-            let options = SearchOptions { score_budget, ..exact(50) };
+            let options = SearchOptions { score_budget: Some(score_budget), ..exact(50) };
             let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
             let found = searcher.search(&queries).unwrap();
             assert_nearest(&found, metric, &queries, &database, &format!("{metric} of equal rows"));
@@ -325,7 +330,7 @@ fn eight_threads_share_a_searcher() {
     let Some(session) = session() else { return };
     let database = matrix(DType::F32, [2000, 8], 1);
     for metric in Metric::ALL {
-        let options = SearchOptions { batch: 8, score_budget: 8 * 4 * 300, ..exact(5) };
+        let options = SearchOptions { batch: 8, score_budget: Some(8 * 4 * 300), ..exact(5) };
         let searcher = Arc::new(Searcher::new(session, database.clone(), metric, options).unwrap());
         let threads: Vec<_> = (0..8)
             .map(|thread| {
@@ -408,7 +413,7 @@ fn unfit_databases_and_options_are_refused() {
         "l2: queries must be a matrix of floats, got u8[1,8]"
     );
     // The largest database that has s32 indices is no problem for the graph.
-    let options = SearchOptions { score_budget: 1 << 20, ..exact(10) };
+    let options = SearchOptions { score_budget: Some(1 << 20), ..exact(10) };
     search_function(Metric::Cosine, &f32s(&[i32::MAX as usize, 8]), 128, &options).unwrap();
     let Some(session) = session() else { return };
     let problem = Searcher::new(session, matrix(DType::U8, [10, 4], 1), Metric::L2, exact(11)).unwrap_err();

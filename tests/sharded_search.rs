@@ -74,7 +74,8 @@ fn blocks_and_half_distances_are_aggregated() {
     for metric in Metric::ALL {
         for aggregation in AGGREGATIONS {
             for k in [1, 20, 260] {
-                let options = SearchOptions { score_budget: 16 * 30, batch: 4, aggregation, ..exact(k) };
+                let options =
+                    SearchOptions { score_budget: Some(16 * 30), batch: 4, aggregation, ..exact(k) };
                 let searcher = Searcher::over(session, 4, database.clone(), metric, options.clone()).unwrap();
                 let found = searcher.search(&queries).unwrap();
                 assert_nearest(&found, metric, &queries, &database, &format!("{metric} {k} {aggregation:?}"));
@@ -146,7 +147,8 @@ fn the_recall_target_holds_where_neighbours_are_stored_next_to_each_other() {
             for form in [None, Some(Form::TwoStage)] {
                 // At once, and in blocks of 1,000 rows.
                 for score_budget in [16 << 20, 64 * 4 * 1000] {
-                    let options = SearchOptions { score_budget, ..SearchOptions::new(100) };
+                    let options =
+                        SearchOptions { score_budget: Some(score_budget), ..SearchOptions::new(100) };
                     let recall = recall(&database, &queries, metric, form, &options);
                     let context =
                         format!("{metric}, {form:?}, budget {score_budget}, backwards: {backwards}");

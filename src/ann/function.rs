@@ -194,7 +194,7 @@ impl Search<'_> {
         let [queries, k] = [self.queries.dims()[0], self.k];
         let [rows, width] = [self.database.dims()[0], self.database.dims()[1]];
         let dtype = score_dtype(self.database.dtype());
-        let in_budget = self.options.score_budget / dtype.size();
+        let in_budget = self.options.score_budget.unwrap_or(usize::MAX) / dtype.size();
         // A block has k rows at least, as many as it must yield.
         if rows <= in_budget / queries.max(1) || rows < 2 * k {
             return self.nearest(self.whole);

@@ -31,8 +31,10 @@ pub struct SearchOptions {
     pub batch: usize,
     /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do. The
     /// rows of a block, of which the device makes a copy, may take as many again. A block has `k` rows at
-    /// least; and true squared distances take the vectors of a batch's neighbours beside it. Default: 16 MiB, which stay in a processor's cache.
-    pub score_budget: usize,
+    /// least; and true squared distances take the vectors of a batch's neighbours beside it. Default: what suits the
+    /// target ([`Capabilities::score_budget`](crate::lower::Capabilities::score_budget)); a function that is made
+    /// for no target searches the whole at once.
+    pub score_budget: Option<usize>,
     /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
     /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
     pub squared_distances: bool,
@@ -55,7 +57,7 @@ impl SearchOptions {
             k,
             recall_target: 0.95,
             batch: 128,
-            score_budget: 16 << 20,
+            score_budget: None,
             squared_distances: true,
             aggregation: Aggregation::default(),
             form: None,
@@ -195,8 +197,9 @@ impl Searcher {
         devices: usize,
         database: impl Into<MappedArray>,
         metric: Metric,
-        options: SearchOptions,
+        mut options: SearchOptions,
     ) -> Result<Searcher> {
+        options.score_budget.get_or_insert(session.platform().capabilities.score_budget);
         let database = database.into();
         let given = database.shape();
         check_options(given, &options)?;

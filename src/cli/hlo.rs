@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use xlann::ann::search_function;
-use xlann::lower::Choice;
+use xlann::ann::{SearchOptions, search_function};
+use xlann::lower::{Capabilities, Choice};
 use xlann::pjrt::{self, Compiled};
 use xlann::target::{Target, compile_for};
 use xlann::{DType, Function, Shape, lower};
@@ -35,7 +35,7 @@ pub enum Program {
         /// The queries' sizes, such as 128x128
         #[arg(long, value_parser = parse_dims)]
         queries_shape: Dims,
-        /// The dtype of both: f32 or f64
+        /// The dtype of both: one that the target searches without a conversion
         #[arg(long, default_value = "f32")]
         dtype: DType,
         #[command(flatten)]
@@ -46,12 +46,12 @@ pub enum Program {
 impl Program {
     /// `xlann hlo`: the program as it is lowered for the CPU.
     pub fn hlo(&self) -> anyhow::Result<Summary> {
-        let (function, options) = self.function()?;
+        let (function, options) = self.function(cpu().capabilities)?;
         let lowered = lower::lower(&function, cpu().capabilities, &options)?;
         Ok(emitted(&lowered.choices, "hlo", &lowered.module.to_string()))
     }
 
-    fn function(&self) -> anyhow::Result<(Function, lower::Options)> {
+    fn function(&self, capabilities: &Capabilities) -> anyhow::Result<(Function, lower::Options)> {
         match self {
             Program::Topk { shape, dtype, arguments } => {
                 let operand = Shape::new(*dtype, shape.0.as_slice());
@@ -60,9 +60,13 @@ impl Program {
             Program::Search { database_shape, queries_shape, dtype, arguments } => {
                 let [queries, database] =
                     [queries_shape, database_shape].map(|dims| Shape::new(*dtype, dims.0.as_slice()));
+                let searched = capabilities.searched;
+                let names: Vec<_> = searched.iter().map(DType::to_string).collect();
                 anyhow::ensure!(
-                    matches!(dtype, DType::F32 | DType::F64),
-                    "--dtype must be f32 or f64, to which a search converts others, got {dtype}"
+                    searched.contains(dtype),
+                    "--dtype must be one of {}, to which a search on the {} converts others, got {dtype}",
+                    names.join(", "),
+                    capabilities.target
                 );
                 let (&[count, width], &[_, database_width]) = (queries.dims(), database.dims()) else {
                     anyhow::bail!("expected shapes of two sizes, got {database} and queries {queries}");
@@ -71,7 +75,8 @@ impl Program {
                     count > 0 && width == database_width,
                     "--queries-shape must be 1 or more of width {database_width}, as the database, got {queries}"
                 );
-                let options = arguments.options();
+                let score_budget = Some(capabilities.score_budget);
+                let options = SearchOptions { score_budget, ..arguments.options() };
                 let function = search_function(arguments.metric(), &database, count, &options)?;
                 Ok((function, lower::Options { approx_top_k: options.form }))
             }
@@ -106,7 +111,7 @@ enum Emit {
 impl Compile {
     pub fn run(&self) -> anyhow::Result<Summary> {
         check_outputs(&[], &[&self.output])?;
-        let (function, options) = self.program.function()?;
+        let (function, options) = self.program.function(self.target.platform().capabilities)?;
         let (choices, name, text) = match self.emit {
             Emit::Hlo => {
                 let lowered = lower::lower(&function, self.target.platform().capabilities, &options)?;

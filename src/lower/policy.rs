@@ -128,6 +128,9 @@ pub struct Capabilities {
     pub native: &'static [DType],
     /// The dtypes of databases that are searched as they are; others are converted to f32.
     pub searched: &'static [DType],
+    /// How many bytes the scores of a batch of queries may take where the user does not say: those of a search that
+    /// are not kept in memory do not count.
+    pub score_budget: usize,
 }
 
 /// The form that one approximate top-k took.

@@ -50,6 +50,8 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fuses_into_top_k: false,
     native: &[],
     searched: &[DType::F32, DType::F64],
+    // They stay in the processor's cache.
+    score_budget: 16 << 20,
 };
 
 /// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.

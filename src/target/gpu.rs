@@ -58,6 +58,8 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fuses_into_top_k: true,
     native: &[],
     searched: &[DType::F16, DType::BF16, DType::F32, DType::F64],
+    // A small part of the memory, and enough for the matrix product to take its time.
+    score_budget: 1 << 30,
 };
 
 /// A GPU as XLA's compiler sees it, in the fields of its `GpuDeviceInfoProto`.

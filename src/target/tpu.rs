@@ -59,6 +59,8 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fuses_into_top_k: true,
     native: &[DType::F16, DType::BF16, DType::F32],
     searched: &[DType::BF16, DType::F32],
+    // The native forms keep none.
+    score_budget: usize::MAX,
 };
 
 /// libtpu, API 0.116: `libtpu/libtpu.so`. There is a wheel for each CPython, all with the same library.
