@@ -176,6 +176,7 @@ pub mod hlo;
 pub mod lower;
 mod ops;
 pub mod pjrt;
+mod sha256;
 mod shape;
 pub mod target;
 pub mod transform;

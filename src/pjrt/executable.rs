@@ -7,7 +7,7 @@ use super::abi::*;
 use super::api::{Api, slice, with_slots};
 use super::buffer::Buffer;
 use super::client::Client;
-use super::compiled::Compiled;
+use super::compiled::{Compiled, Origin};
 use super::memory;
 use crate::{Array, Error, Function, Result, Shape};
 
@@ -84,7 +84,6 @@ pub(super) struct Loaded {
     api: &'static Api,
     raw: *mut PJRT_LoadedExecutable,
     compiled: Compiled,
-    signature: Signature,
     /// The positions, among the client's devices, of those that it runs on.
     devices: Vec<usize>,
     /// The position of every argument: callers keep their buffers unless they say otherwise.
@@ -106,11 +105,7 @@ impl Loaded {
     ///
     /// # Safety
     /// `raw` must be an executable of the client's that nothing else destroys.
-    pub unsafe fn new(
-        client: &Client,
-        raw: *mut PJRT_LoadedExecutable,
-        signature: Signature,
-    ) -> Result<Loaded> {
+    pub unsafe fn new(client: &Client, raw: *mut PJRT_LoadedExecutable, origin: Origin) -> Result<Loaded> {
         let api = client.api();
         /// Destroys the executable unless it becomes part of a `Loaded`.
         struct Guard(&'static Api, *mut PJRT_LoadedExecutable);
@@ -132,23 +127,19 @@ impl Loaded {
         // SAFETY: the executable is alive, what it gives is ours, and its list of devices lives as long as it.
         let (compiled, devices) = unsafe {
             api.call(&mut get)?;
-            let compiled = Compiled::new(api, get.executable);
+            let compiled = Compiled::new(get.executable, origin)?;
             api.call(&mut devices)?;
             (compiled, slice(devices.addressable_devices, devices.num_addressable_devices))
         };
         let devices = devices.iter().filter_map(|&device| client.device_index(device)).collect();
-        for shape in signature.parameters.iter().chain(&signature.results) {
-            shape.checked_byte_count("executable")?;
-        }
-        compiled.check_results(&signature)?;
         std::mem::forget(guard);
         let needed = compiled.memory().map_or(0, |memory| {
             let results = memory.results.saturating_sub(memory.aliased);
             results.saturating_add(memory.temporaries).max(0) as u64
         });
         let large = (client.is_in_host_memory() && needed >= LARGE).then_some(needed);
-        let non_donatable = (0..signature.parameters.len() as i64).collect();
-        Ok(Loaded { api, raw, compiled, signature, devices, non_donatable, large })
+        let non_donatable = (0..compiled.signature().parameters.len() as i64).collect();
+        Ok(Loaded { api, raw, compiled, devices, non_donatable, large })
     }
 }
 
@@ -175,7 +166,7 @@ impl Executable {
 
     /// What it takes and gives.
     pub fn signature(&self) -> &Signature {
-        &self.loaded.signature
+        self.loaded.compiled.signature()
     }
 
     /// The client that it was compiled with.
@@ -248,7 +239,7 @@ impl Executable {
     }
 
     fn run_keeping(&self, arguments: &[&Buffer], non_donatable: &[i64]) -> Result<Vec<Buffer>> {
-        let Loaded { signature, large, .. } = &*self.loaded;
+        let (signature, large) = (self.signature(), self.loaded.large);
         let device = self.device()?;
         if arguments.len() != signature.parameters.len() {
             return Err(self.argument_count(arguments.len()));
@@ -267,7 +258,7 @@ impl Executable {
                 ));
             }
         }
-        if let Some(needed) = *large {
+        if let Some(needed) = large {
             memory::check_run(signature, needed)?;
         }
         let mut options = PJRT_ExecuteOptions {
@@ -318,7 +309,7 @@ impl Executable {
     /// ```
     pub fn run_arrays(&self, arguments: &[Array]) -> Result<Vec<Array>> {
         let device = &self.client.devices()[self.device()?];
-        let parameters = &self.loaded.signature.parameters;
+        let parameters = &self.signature().parameters;
         if arguments.len() != parameters.len() {
             return Err(self.argument_count(arguments.len()));
         }
