@@ -29,6 +29,8 @@ mod mlir;
 mod print;
 pub mod proto;
 mod stablehlo;
+#[cfg(feature = "xla-rs")]
+mod xla_rs;
 
 pub(crate) use builder::{Builder, Computation, Value};
 pub(crate) use mlir::float;
