@@ -53,8 +53,8 @@ impl Tensor {
     /// The results for `operands` of the branch whose number is this scalar s32; any number out of range stands
     /// for the last branch.
     ///
-    /// Only the chosen function runs. Batched by [`vmap`](crate::vmap()) with a number that differs between the elements
-    /// of the batch, all run, for all of the batch, and of each element the chosen results are taken.
+    /// Only the chosen function runs. Batched by [`vmap`](crate::vmap()) with a number that differs between the
+    /// elements of the batch, all run, for all of the batch, and of each element the chosen results are taken.
     ///
     /// # Errors
     /// Where this tensor is not a scalar s32, there is no branch, a branch does not take the operands, or they

@@ -18,7 +18,8 @@ use crate::{Error, Result};
 pub const PLATFORM: Platform = Platform {
     plugin: PluginSpec {
         name: "cuda13",
-        environment: &[],
+        // Warnings only: that there is no GPU is known.
+        environment: &[("TF_CPP_MIN_LOG_LEVEL", "2")],
         device_files: &["/dev/nvidiactl"],
         members: &["jax_plugins/xla_cuda13/xla_cuda_plugin.so"],
     },

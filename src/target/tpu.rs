@@ -14,8 +14,16 @@ use crate::target::{Platform, TopologySpec};
 pub const PLATFORM: Platform = Platform {
     plugin: PluginSpec {
         name: "tpu",
-        // Else it asks a metadata server that only Cloud TPU machines have, again and again.
-        environment: &[("TPU_SKIP_MDS_QUERY", "1")],
+        // Else it asks a metadata server that only Cloud TPU machines have, again and again, and complains of what
+        // it has not heard; and one process at a time may use the chips. What it compiles for does not depend on these.
+        environment: &[
+            ("TPU_SKIP_MDS_QUERY", "1"),
+            ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+            ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
+            ("TPU_WORKER_HOSTNAMES", "localhost"),
+            ("TPU_MIN_LOG_LEVEL", "3"),
+            ("TPU_STDERR_LOG_LEVEL", "3"),
+        ],
         device_files: &["/dev/accel0", "/dev/vfio/0"],
         members: &["libtpu/libtpu.so"],
     },

@@ -1,0 +1,84 @@
+//! `xlann compile`.
+
+mod command;
+mod common;
+
+use command::{Folder, Printed, succeeded};
+use xlann::target::Target;
+
+/// Whether there is a plugin that compiles for the target.
+fn compiles_for(target: &str) -> bool {
+    let target = Target::parse(target).unwrap();
+    common::found(target.platform().name(), target.describe()).is_some()
+}
+
+/// What a command printed that must succeed; plugins may have written to standard error.
+fn printed(folder: &Folder, words: &str) -> Printed {
+    let mut output = folder.command(words).output().unwrap();
+    if output.status.success() {
+        output.stderr.clear();
+    }
+    succeeded(words, &output)
+}
+
+#[test]
+fn hlo_for_a_described_target_needs_no_plugin() {
+    let folder = Folder::new();
+    for target in ["cpu", "gpu:h100", "tpu:v5e:2x2"] {
+        let words = format!("compile topk --shape 8x1000 -k 5 --target {target}");
+        let output = folder.command_without_plugin(&words).env_remove("XLANN_CACHE").output().unwrap();
+        let printed = succeeded(&words, &output);
+        assert!(printed.0.starts_with("// approx_max_k f32[8,1000] k=5: "), "{}", printed.0);
+        printed.contains("\nHloModule topk");
+    }
+}
+
+#[test]
+fn a_target_without_its_plugin_says_how_to_install_it() {
+    let folder = Folder::new();
+    for (target, plugin) in [("cpu", "cpu"), ("gpu:h100", "cuda13"), ("tpu:v5e:2x2", "tpu")] {
+        let words = format!("compile topk --shape 9 -k 5 --emit cost --target {target}");
+        let problem = format!("run xlann plugin install {plugin}");
+        folder.refuses_command(folder.command_without_plugin(&words), 1, &problem);
+    }
+}
+
+#[test]
+fn tpus_tell_their_estimates() {
+    if !compiles_for("tpu:v5e:2x2") {
+        return;
+    }
+    let folder = Folder::new();
+    let search = "compile search --database-shape 100000x64 --queries-shape 32x64 -k 10 --target tpu:v5e:2x2";
+    let cost = printed(&folder, &format!("{search} --emit cost"));
+    for name in ["optimal_seconds: ", "flops: ", "bytes of arguments: ", "bytes of temporaries: "] {
+        cost.contains(name);
+    }
+    printed(&folder, &format!("{search} --emit optimized-hlo")).contains("\nENTRY %");
+    let words = "compile topk --shape 9 -k 2 --emit cost --target tpu:v99:2x2";
+    let output = folder.command(words).output().unwrap();
+    let problem = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && problem.contains("v99"), "{problem}");
+}
+
+#[test]
+fn gpus_show_their_optimised_program() {
+    if !compiles_for("gpu:h100") {
+        return;
+    }
+    let folder = Folder::new();
+    let topk = "compile topk --shape 8x10000 -k 10 --min --target gpu:h100";
+    printed(&folder, &format!("{topk} --emit optimized-hlo")).contains(" fusion(");
+    printed(&folder, &format!("{topk} --emit cost")).contains("bytes of arguments: 320000\n");
+}
+
+#[test]
+fn output_goes_to_a_file() {
+    let folder = Folder::new();
+    let printed = folder.run("compile topk --shape 8x1000 -k 5 -o module.hlo");
+    printed.contains("module.hlo");
+    let written = std::fs::read_to_string(folder.path("module.hlo")).unwrap();
+    assert!(written.starts_with("HloModule topk"), "{written}");
+    folder.refuses("compile topk --shape 8x1000 -k 5 -o .", 1, "expected a file to write, got a directory");
+    folder.refuses("compile topk --shape 8x1000 -k 5 -o no/such/folder", 1, "no/such/folder");
+}
