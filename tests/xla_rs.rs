@@ -24,7 +24,8 @@ fn modules_of_any_name_compute_the_same() {
     let shape = Shape::new(DType::F32, [3]);
     // The second is, by its length and first letter, a message of its own.
     for name in ["scaled", "attention"] {
-        let f = Function::trace(name, &[shape.clone(), shape.clone()], |x| ((&x[0] * &x[1])? + 1f32)?.exp()).unwrap();
+        let f = Function::trace(name, &[shape.clone(), shape.clone()], |x| ((&x[0] * &x[1])? + 1f32)?.exp())
+            .unwrap();
         let (x, y) = ([0.5f32, -1.0, 2.0], [1f32, 3.0, 0.25]);
         let expected = f.eval(&[Array::new([3], &x).unwrap(), Array::new([3], &y).unwrap()]).unwrap();
         let got = run(&f, &[&x, &y])[0].to_vec::<f32>().unwrap();

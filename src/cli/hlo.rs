@@ -88,7 +88,7 @@ pub struct Compile {
     #[arg(long, global = true, default_value = "cpu", value_parser = Target::parse)]
     target: Target,
     /// What to print: the program as it is lowered (hlo) or as the compiler's passes left it (optimized-hlo), as
-    /// StableHLO (stablehlo, which leaves approximate top-k to XLA unless --form says otherwise), or the compiler's
+    /// StableHLO (stablehlo, which leaves approximate top-k to XLA unless --lowering says otherwise), or the compiler's
     /// estimates (cost); or what to write to the file of -o: the executable
     #[arg(long, global = true, default_value = "hlo", value_name = "WHAT")]
     emit: Emit,
