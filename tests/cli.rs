@@ -323,10 +323,10 @@ fn doctor_and_plugin_list_tell_what_is_there() {
     let Some(session) = common::session() else { return };
     let folder = Folder::new();
     let path = session.client().plugin().path().display().to_string();
-    let printed = folder.run("doctor");
+    let printed = folder.run_logged("doctor");
     printed.contains(&format!("  plugin {path}\n  PJRT C API 0."));
     printed.contains("  devices: ");
-    let object = folder.json("doctor");
+    let object = folder.run_logged("doctor --json").json();
     assert_eq!(object["version"], env!("CARGO_PKG_VERSION"));
     assert!(object["processor_features"].is_array());
     let cpu = &object["targets"][0];

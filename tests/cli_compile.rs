@@ -3,22 +3,13 @@
 mod command;
 mod common;
 
-use command::{Folder, Printed, succeeded};
+use command::{Folder, succeeded};
 use xlann::target::Target;
 
 /// Whether there is a plugin that compiles for the target.
 fn compiles_for(target: &str) -> bool {
     let target = Target::parse(target).unwrap();
     common::found(target.platform().name(), target.describe()).is_some()
-}
-
-/// What a command printed that must succeed; plugins may have written to standard error.
-fn printed(folder: &Folder, words: &str) -> Printed {
-    let mut output = folder.command(words).output().unwrap();
-    if output.status.success() {
-        output.stderr.clear();
-    }
-    succeeded(words, &output)
 }
 
 #[test]
@@ -50,11 +41,11 @@ fn tpus_tell_their_estimates() {
     }
     let folder = Folder::new();
     let search = "compile search --database-shape 100000x64 --queries-shape 32x64 -k 10 --target tpu:v5e:2x2";
-    let cost = printed(&folder, &format!("{search} --emit cost"));
+    let cost = folder.run_logged(&format!("{search} --emit cost"));
     for name in ["optimal_seconds: ", "flops: ", "bytes of arguments: ", "bytes of temporaries: "] {
         cost.contains(name);
     }
-    printed(&folder, &format!("{search} --emit optimized-hlo")).contains("\nENTRY %");
+    folder.run_logged(&format!("{search} --emit optimized-hlo")).contains("\nENTRY %");
     let words = "compile topk --shape 9 -k 2 --emit cost --target tpu:v99:2x2";
     let output = folder.command(words).output().unwrap();
     let problem = String::from_utf8(output.stderr).unwrap();
@@ -68,8 +59,8 @@ fn gpus_show_their_optimised_program() {
     }
     let folder = Folder::new();
     let topk = "compile topk --shape 8x10000 -k 10 --min --target gpu:h100";
-    printed(&folder, &format!("{topk} --emit optimized-hlo")).contains(" fusion(");
-    printed(&folder, &format!("{topk} --emit cost")).contains("bytes of arguments: 320000\n");
+    folder.run_logged(&format!("{topk} --emit optimized-hlo")).contains(" fusion(");
+    folder.run_logged(&format!("{topk} --emit cost")).contains("bytes of arguments: 320000\n");
 }
 
 #[test]

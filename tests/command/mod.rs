@@ -53,6 +53,15 @@ impl Folder {
         succeeded(words, &self.command(words).output().unwrap())
     }
 
+    /// As [`run`](Folder::run), where the plugins for GPUs and TPUs may write to standard error.
+    pub fn run_logged(&self, words: &str) -> Printed {
+        let mut output = self.command(words).output().unwrap();
+        if output.status.success() {
+            output.stderr.clear();
+        }
+        succeeded(words, &output)
+    }
+
     /// Runs a command with `--json` and gives the object.
     pub fn json(&self, words: &str) -> Map<String, Value> {
         self.run(&format!("{words} --json")).json()
