@@ -108,7 +108,7 @@ fn executables_are_written_to_files() {
         }
         let words =
             format!("compile topk --shape 8x1000 -k 5 --emit executable --target {target} -o topk.exe");
-        printed(&folder, &words).contains("topk.exe");
+        folder.run_logged(&words).contains("topk.exe");
         let file = xlann::data::ExecutableFile::read(folder.path("topk.exe")).unwrap();
         assert_eq!((file.platform_name(), file.signature().name.as_str()), (platform, "topk"));
     }
