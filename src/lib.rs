@@ -121,6 +121,28 @@
 //! # Ok::<(), xlann::Error>(())
 //! ```
 //!
+//! # Several devices
+//!
+//! [`ann::Searcher::over`] splits the database over devices of one client, whose findings are put together on the
+//! devices or on the host. Its function is one of the graph like any other, of which a replica runs on each device:
+//! [`Tensor::all_gather`] and [`Builder::replica_id`] are operators, [`Session::compile_replicas`] compiles it and
+//! [`Executable::run_replicas`](pjrt::Executable::run_replicas) runs it. On the host,
+//! [`Function::eval_replicas`] interprets replicas together.
+//!
+//! ```
+//! use xlann::ann::{Metric, SearchOptions, Searcher};
+//! use xlann::{Array, target};
+//!
+//! let points: Vec<f32> = (0..1001).map(|i| i as f32).collect();
+//! if let Ok(session) = target::cpu::PLATFORM.session_with_devices(4) {
+//!     let database = Array::new([1001, 1], &points)?;
+//!     let searcher = Searcher::over(&session, 4, database, Metric::L2, SearchOptions::new(3))?;
+//!     let found = searcher.search(&Array::new([1, 1], &[500.25f32])?)?;
+//!     assert_eq!(found.indices, Array::new([1, 3], &[500, 501, 499])?);
+//! }
+//! # Ok::<(), xlann::Error>(())
+//! ```
+//!
 //! # Modules
 //!
 //! | module | what is in it |
@@ -147,7 +169,7 @@
 //! - The only target is the CPU, and the plugins that are fetched for it are for Linux on x86-64. With
 //!   [`pjrt::Plugin::load`] and [`pjrt::Client`], any PJRT plugin runs HLO or StableHLO.
 //! - Shapes are static. Dtypes are those of [`DType`]: no complex numbers, no floats of 8 bits or less.
-//! - An executable runs on one device, and a database must fit into that device's memory.
+//! - A program runs on the devices of one client: there are no collectives between processes.
 //! - Indices of top-k are s32: a searched dimension has less than 2^31 elements.
 //! - It builds on Unix only.
 
@@ -176,6 +198,7 @@ pub mod hlo;
 pub mod lower;
 mod ops;
 pub mod pjrt;
+mod recall;
 mod sha256;
 mod shape;
 pub mod target;

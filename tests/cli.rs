@@ -215,6 +215,35 @@ fn search_reads_every_format() {
 }
 
 #[test]
+fn search_is_split_over_devices() {
+    if common::session().is_none() {
+        return;
+    }
+    let folder = Folder::new();
+    // Neither 2 nor 4 divides the rows; a share of 4 is fewer than the neighbours.
+    let (database, queries) = (digits(DType::F32, &[303, 7], 1), digits(DType::F32, &[10, 7], 2));
+    folder.write_npy("db.npy", &database);
+    folder.write_npy("q.npy", &queries);
+    let words =
+        "search --database db.npy --queries q.npy --recall-target 1 --distances d.npy --indices i.npy";
+    for metric in ["ip", "l2", "cosine"] {
+        for (devices, k) in [(2, 5), (4, 90)] {
+            for aggregation in ["devices", "host"] {
+                let options = format!("-k {k} --devices {devices} --aggregation {aggregation}");
+                let object = folder.json(&format!("{words} --metric {metric} {options}"));
+                check_search(&folder, &database, &queries, k, metric);
+                assert_eq!(object["devices"], devices);
+                assert_eq!(object["database"], "f32[303,7]");
+            }
+        }
+    }
+    let printed = folder.run(&format!("{words} -k 3 --devices 3 --check-recall"));
+    printed.contains("10 queries in f32[303,7] over 3 devices, batches of 10: ");
+    printed.contains("\nrecall 1.0000\n");
+    assert_eq!(folder.json(&format!("{words} -k 3"))["devices"], 1);
+}
+
+#[test]
 fn search_measures_the_recall() {
     if common::session().is_none() {
         return;

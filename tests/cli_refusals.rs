@@ -91,6 +91,10 @@ fn bad_usage_is_refused() {
         ("--metric l3", "invalid value 'l3' for '--metric <METRIC>' [possible values: ip, l2, cosine]"),
         ("--batch 0", "'--batch <B>': expected a number of 1 or more"),
         ("--limit-queries 0", "'--limit-queries <N>': expected a number of 1 or more"),
+        ("--devices 0", "'--devices <N>': expected a number of 1 or more"),
+        ("--devices -1", "'--devices <N>': expected a number of 1 or more"),
+        ("--devices all", "'--devices <N>': expected a number of 1 or more"),
+        ("--aggregation cpu", "'--aggregation <AGGREGATION>' [possible values: devices, host]"),
         ("--check-recall --ground-truth gt.npy", "cannot be used with"),
         ("--min", "unexpected argument '--min' found"),
     ] {
@@ -246,6 +250,20 @@ fn bad_ground_truths_are_refused() {
     ] {
         let words = format!("--database db.npy --queries q.npy -k 2 --ground-truth {file}");
         folder.refuses(&search(&words), 1, problem);
+    }
+}
+
+#[test]
+fn devices_that_cannot_be_are_refused() {
+    let folder = folder();
+    let refused = "--devices must be at most the database's 60 rows, got 61";
+    folder.refuses(&search("--database db.npy --queries q.npy -k 2 --devices 61"), 1, refused);
+    if common::session().is_some() {
+        folder.write_npy("long.npy", &digits(DType::F32, &[2000, 8], 1));
+        let refused = "cpu_device_count must be an integer from 1 to 1024, got 1025";
+        folder.refuses(&search("--database long.npy --queries q.npy -k 2 --devices 1025"), 1, refused);
+        let refused = "k must be from 1 to the database's 60 rows, got 61";
+        folder.refuses(&search("--database db.npy --queries q.npy -k 61 --devices 2"), 1, refused);
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use xlann::lower::{Options, lower};
-use xlann::pjrt::{Client, CompileOptions, Program, Signature, Value};
+use xlann::pjrt::{Buffer, Client, CompileOptions, Device, Executable, Program, Signature, Value};
+use xlann::target::cpu;
 use xlann::{Array, Builder, DType, Error, Function, PjrtCode, Shape};
 
 mod common;
@@ -192,6 +193,117 @@ fn an_executable_for_several_devices_is_refused_by_run() {
     let both = client.compile(Program::StableHlo(text), signature, &options).unwrap();
     let problem = both.run_arrays(&[Array::scalar(1f32)]).unwrap_err().to_string();
     assert_eq!(problem, "executable: number of devices must be 1, got 2 for id");
+}
+
+/// x + 10 * replica, for that many replicas on the devices of these ids.
+fn numbered(client: &Client, replicas: usize, ids: &[i32]) -> Result<Executable, Error> {
+    let scalar = Shape::scalar(DType::F32);
+    let signature = Signature { name: "id".into(), parameters: vec![scalar.clone()], results: vec![scalar] };
+    let text = "func.func @main(%x: tensor<f32>) -> tensor<f32> {
+        %id = stablehlo.replica_id : tensor<ui32>
+        %tens = stablehlo.convert %id : (tensor<ui32>) -> tensor<f32>
+        %ten = stablehlo.constant dense<10.0> : tensor<f32>
+        %more = stablehlo.multiply %tens, %ten : tensor<f32>
+        %r = stablehlo.add %x, %more : tensor<f32>
+        return %r : tensor<f32>
+    }";
+    let mut options = CompileOptions::default();
+    options.num_replicas = replicas;
+    options.devices = ids.to_vec();
+    client.compile(Program::StableHlo(text), signature, &options)
+}
+
+#[test]
+fn replicas_run_on_the_devices_that_were_named() {
+    let Some(session) = common::devices() else { return };
+    let client = session.client();
+    for ids in [vec![], vec![0, 1, 2], vec![3, 0, 2], vec![2, 1, 3]] {
+        let executable = numbered(client, 3, &ids).unwrap();
+        let on: Vec<i32> = executable.devices().map(Device::id).collect();
+        assert!(ids.is_empty() || on == ids, "{on:?} for {ids:?}");
+        let upload =
+            |device: &Device| client.buffer_from_array(&Array::scalar(device.id() as f32), device).unwrap();
+        let arguments: Vec<Buffer> = executable.devices().map(upload).collect();
+        let arguments: Vec<Vec<&Buffer>> = arguments.iter().map(|argument| vec![argument]).collect();
+        for _ in 0..3 {
+            let results = executable.run_replicas(&arguments).unwrap();
+            for (replica, (results, &id)) in results.iter().zip(&on).enumerate() {
+                assert_eq!(results[0].device().id(), id);
+                assert_eq!(
+                    results[0].to_array().unwrap(),
+                    Array::scalar((id as usize + 10 * replica) as f32)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_executable_for_one_device_has_one_replica() {
+    let Some(client) = common::cpu_client() else { return };
+    let add = common::compile_add(&client, &Shape::scalar(DType::F32));
+    let one = client.buffer_from_array(&Array::scalar(1f32), &client.devices()[0]).unwrap();
+    let results = add.run_replicas(&[vec![&one, &one]]).unwrap();
+    assert_eq!(results[0][0].to_array().unwrap(), Array::scalar(2f32));
+}
+
+#[test]
+fn devices_that_do_not_fit_are_refused() {
+    let Some(session) = common::devices() else { return };
+    let client = session.client();
+    for ids in [vec![0], vec![0, 1, 2], vec![1, 1], vec![0, 4], vec![-1, 0]] {
+        let problem = numbered(client, 2, &ids).unwrap_err().to_string();
+        let expected = format!("none, or 2 distinct ones of [0, 1, 2, 3], got {ids:?}");
+        assert_eq!(problem, format!("compile: devices must be {expected}"));
+    }
+    let problem = numbered(client, 5, &[]).unwrap_err().to_string();
+    let expected = "from 1 on, with replicas times partitions at most 4, got 5";
+    assert_eq!(problem, format!("compile: num_replicas must be {expected}"));
+    let problem = cpu::PLATFORM.session_with_devices(0).unwrap_err().to_string();
+    assert_eq!(problem, "client: cpu_device_count must be an integer from 1 to 1024, got 0");
+}
+
+#[test]
+fn arguments_of_replicas_that_do_not_fit_are_refused() {
+    let Some(session) = common::devices() else { return };
+    let client = session.client();
+    let executable = numbered(client, 2, &[0, 1]).unwrap();
+    let [here, there] =
+        [0, 1].map(|index| client.buffer_from_array(&Array::scalar(1f32), &client.devices()[index]).unwrap());
+    let vector = client.buffer_from_array(&Array::new([1], &[1f32]).unwrap(), &client.devices()[1]).unwrap();
+    let other = common::cpu_client().unwrap();
+    let elsewhere = other.buffer_from_array(&Array::scalar(1f32), &other.devices()[0]).unwrap();
+    for (arguments, problem) in [
+        (vec![], "executable: lists of arguments must be 2, one for each device of id, got 0"),
+        (vec![vec![&here]], "executable: lists of arguments must be 2, one for each device of id, got 1"),
+        (vec![vec![&here], vec![&there], vec![&here]], "one for each device of id, got 3"),
+        (vec![vec![&here], vec![]], "id: takes 1 arguments, got 0"),
+        (vec![vec![&here, &here], vec![&there]], "id: takes 1 arguments, got 2"),
+        (vec![vec![&here], vec![&vector]], "id: argument 0 must be f32[], got f32[1]"),
+        (vec![vec![&there], vec![&here]], "executable: argument 0 of id must be on "),
+        (vec![vec![&here], vec![&here]], "executable: argument 0 of id must be on "),
+        (vec![vec![&here], vec![&elsewhere]], "got one of another client"),
+    ] {
+        let refused = executable.run_replicas(&arguments).unwrap_err().to_string();
+        assert!(refused.contains(problem), "{refused}");
+    }
+    executable.run_replicas(&[vec![&here], vec![&there]]).unwrap();
+}
+
+#[test]
+fn a_partitioned_executable_is_refused_by_run_replicas() {
+    let Some(session) = common::devices() else { return };
+    let client = session.client();
+    let scalar = Shape::scalar(DType::F32);
+    let signature = Signature { name: "id".into(), parameters: vec![scalar.clone()], results: vec![scalar] };
+    let text = "func.func @main(%x: tensor<f32>) -> tensor<f32> { return %x : tensor<f32> }";
+    let mut options = CompileOptions::default();
+    options.num_partitions = 2;
+    options.devices = vec![1, 3];
+    let halves = client.compile(Program::StableHlo(text), signature, &options).unwrap();
+    assert_eq!(halves.devices().map(Device::id).collect::<Vec<_>>(), [1, 3]);
+    let refused = halves.run_replicas(&[vec![], vec![]]).unwrap_err().to_string();
+    assert_eq!(refused, "executable: number of partitions must be 1, got 2 for id");
 }
 
 #[test]

@@ -197,7 +197,12 @@ pub fn squared_distances(queries: &Tensor, database: &Tensor, indices: &Tensor) 
         let expected = format!("s32 of dimensions [{count}, k]");
         return Err(Error::argument("squared_distances", "indices", expected, indices.shape()));
     }
-    let differences = (database.take(indices, 0)? - queries.expand_dims(1)?)?;
+    squared_distances_to(queries, &database.take(indices, 0)?)
+}
+
+/// The squared Euclidean distance of each query to vectors of its own: `[q, d]` and `[q, k, d]` give `[q, k]`.
+pub(super) fn squared_distances_to(queries: &Tensor, vectors: &Tensor) -> Result<Tensor> {
+    let differences = (vectors - queries.expand_dims(1)?)?;
     (&differences * &differences)?.reduce_sum(&[2])
 }
 

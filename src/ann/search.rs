@@ -1,15 +1,17 @@
-//! Searching a database on a device.
+//! Searching a database on a device or several.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ann::metric::{self, Metric};
+use crate::ann::function::{check_options, norms_function, score_dtype, sharded_search_function};
+use crate::ann::metric::Metric;
+use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
-use crate::graph::{Builder, Function, Tensor};
+use crate::graph::{Function, Tensor};
 use crate::lower::{self, Choice, Form};
-use crate::pjrt::{Buffer, Executable};
-use crate::{ApproxTopKOptions, Array, DType, Error, Operand, Result, Session, Shape};
+use crate::pjrt::{Buffer, Executable, HostMemory};
+use crate::{Array, DType, Error, Result, Session, Shape};
 
 /// How a [`Searcher`] searches.
 ///
@@ -34,6 +36,8 @@ pub struct SearchOptions {
     /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
     /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
     pub squared_distances: bool,
+    /// Where the neighbours that several devices found are put together. Default: on the devices.
+    pub aggregation: Aggregation,
     /// The form of the approximate top-k; by default, the target's policy chooses.
     pub form: Option<Form>,
 }
@@ -53,9 +57,27 @@ impl SearchOptions {
             batch: 128,
             score_budget: 16 << 20,
             squared_distances: true,
+            aggregation: Aggregation::default(),
             form: None,
         }
     }
+}
+
+/// Where the neighbours that several devices found are put together.
+///
+/// ```
+/// use xlann::ann::{Aggregation, SearchOptions};
+///
+/// let options = SearchOptions { aggregation: Aggregation::Host, ..SearchOptions::new(10) };
+/// assert_ne!(options.aggregation, SearchOptions::new(10).aggregation);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Aggregation {
+    /// On the devices: each gathers what all have found and takes the best of it; the host reads one's results.
+    #[default]
+    Devices,
+    /// On the host, which reads what every device has found. The devices exchange nothing.
+    Host,
 }
 
 /// The neighbours of each query, best first.
@@ -74,14 +96,14 @@ impl SearchOptions {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Neighbors {
-    /// Distances, `[q, k]`, in the unit and sign that the [`Metric`] states and the database's dtype, or f32
-    /// where that is none that is searched.
+    /// Distances, `[q, k]`, in the unit and sign that the [`Metric`] states; f64 where the database is searched
+    /// in it, else f32.
     pub distances: Array,
     /// The database rows, s32 `[q, k]`.
     pub indices: Array,
 }
 
-/// A database on a device, ready to be searched by one metric.
+/// A database on a device or several, ready to be searched by one metric.
 ///
 /// ```no_run
 /// use xlann::ann::{Metric, SearchOptions, Searcher};
@@ -98,8 +120,12 @@ pub struct Searcher {
     session: Session,
     metric: Metric,
     options: SearchOptions,
-    /// What every batch takes beside its queries: the database, then its norms where the metric needs them.
-    arguments: Vec<Buffer>,
+    /// As it is searched.
+    database: Shape,
+    sharding: Sharding,
+    /// What every batch takes beside its queries, by device: its rows, then their norms where the metric needs
+    /// them, then the rows that all have.
+    arguments: Vec<Vec<Buffer>>,
     /// By the number of queries that each takes.
     batches: Mutex<HashMap<usize, Arc<Batch>>>,
 }
@@ -114,12 +140,14 @@ struct Batch {
 impl Searcher {
     /// Puts a database `[n, d]` on the session's first device.
     ///
-    /// f32 and f64 databases are searched in their dtype; others are converted to f32 on the device. A mapped
-    /// file is read in place where the device is the CPU. Norms are computed once, on the device.
+    /// f32 and f64 databases are searched in their dtype, and others where the target's
+    /// [capabilities](crate::lower::Capabilities::searched) say so; else they are converted to f32 on the device. A
+    /// mapped file is read in place where the device is the CPU. Norms are computed once, on the device.
     ///
     /// # Errors
     /// Where the database is no matrix with at least one row and column and at most 2^31 - 1 rows, k is 0 or
-    /// more than its rows, or another option is out of its range; and those of the device.
+    /// more than its rows, or another option is out of its range; where the device is known to have no room for the
+    /// database, which is then not uploaded; and those of the device.
     ///
     /// ```
     /// use xlann::ann::{Metric, SearchOptions, Searcher};
@@ -138,27 +166,96 @@ impl Searcher {
         metric: Metric,
         options: SearchOptions,
     ) -> Result<Searcher> {
-        let database = database.into();
-        let mut shape = database.shape().clone();
-        check_options(&shape, &options)?;
-        let client = session.client();
-        let device = &client.devices()[0];
-        let mut arguments = vec![client.buffer_from_host(shape.clone(), Arc::new(database), device)?];
-        if !matches!(shape.dtype(), DType::F32 | DType::F64) {
-            let convert = Function::trace("convert", &[shape], |x| x[0].convert(DType::F32))?;
-            arguments = session.compile(&convert)?.run(&[&arguments[0]])?;
-            shape = arguments[0].shape().clone();
-        }
-        if let Some(norms) = norms_function(metric, &shape)? {
-            let norms = session.compile(&norms)?.run(&[&arguments[0]])?;
-            arguments.extend(norms);
-        }
-        Ok(Searcher { session: session.clone(), metric, options, arguments, batches: Mutex::default() })
+        Searcher::over(session, 1, database, metric, options)
     }
 
-    /// The database's shape on the device.
+    /// As [`new`](Searcher::new), over the session's first `devices` devices, each of which holds and searches a
+    /// share of the rows, which need not be a multiple of the devices.
+    ///
+    /// The rows are dealt out to the devices in turn, for which they are copied, so that the recall target holds for
+    /// a database whose neighbours are stored next to each other too.
+    ///
+    /// # Errors
+    /// As [`new`](Searcher::new), and where there are fewer devices or rows.
+    ///
+    /// ```
+    /// use xlann::ann::{Metric, SearchOptions, Searcher};
+    /// use xlann::{Array, target};
+    ///
+    /// if let Ok(session) = target::cpu::PLATFORM.session_with_devices(2) {
+    ///     let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
+    ///     let searcher = Searcher::over(&session, 2, database, Metric::L2, SearchOptions::new(2))?;
+    ///     let found = searcher.search(&Array::new([1, 2], &[0f32, 2.0])?)?;
+    ///     assert_eq!(found.indices, Array::new([1, 2], &[1, 2])?);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn over(
+        session: &Session,
+        devices: usize,
+        database: impl Into<MappedArray>,
+        metric: Metric,
+        options: SearchOptions,
+    ) -> Result<Searcher> {
+        let database = database.into();
+        let given = database.shape();
+        check_options(given, &options)?;
+        let sharding = Sharding::new(given, devices)?;
+        let there = session.client().devices();
+        if devices > there.len() {
+            let expected = format!("at most {}, as many as the session has", there.len());
+            return Err(Error::argument("search", "devices", expected, devices));
+        }
+        let dtype = match given.dtype() {
+            dtype if session.platform().capabilities.searched.contains(&dtype) => dtype,
+            _ => DType::F32,
+        };
+        let shape = given.with_dtype(dtype);
+        let norms = norms_function(metric, &sharding.shapes(&shape)[0])?;
+        let mut searcher = Searcher {
+            session: session.clone(),
+            metric,
+            options,
+            sharding,
+            arguments: Vec::new(),
+            batches: Mutex::default(),
+            database: shape,
+        };
+        searcher.check_room(given, norms.as_ref())?;
+        for (index, device) in there.iter().take(devices).enumerate() {
+            let rows = match devices {
+                1 => vec![database.clone()],
+                _ => sharding.deal(&database, index)?.into_iter().map(MappedArray::from).collect(),
+            };
+            let upload = |rows: MappedArray| {
+                let (shape, memory): (_, HostMemory) = (rows.shape().clone(), Arc::new(rows));
+                session.client().buffer_from_host(shape, memory, device)
+            };
+            searcher.arguments.push(rows.into_iter().map(upload).collect::<Result<_>>()?);
+        }
+        if dtype != given.dtype() {
+            let convert = Function::trace("convert", &sharding.shapes(given), |x| {
+                x.iter().map(|rows| rows.convert(dtype)).collect::<Result<Vec<Tensor>>>()
+            })?;
+            searcher.arguments = searcher.run(&convert)?;
+        }
+        if let Some(norms) = norms {
+            let norms = searcher.run(&norms)?;
+            for (arguments, norms) in searcher.arguments.iter_mut().zip(norms) {
+                arguments.splice(1..1, norms);
+            }
+        }
+        Ok(searcher)
+    }
+
+    /// The database's shape on the device, or on all of several together.
     pub fn database_shape(&self) -> &Shape {
-        self.arguments[0].shape()
+        &self.database
+    }
+
+    /// The number of devices.
+    pub fn devices(&self) -> usize {
+        self.sharding.devices
     }
 
     /// The metric.
@@ -228,26 +325,42 @@ impl Searcher {
         let row = width * shape.dtype().size();
         let k = self.options.k;
         let (mut distances, mut indices) = (Vec::new(), Vec::new());
-        for batch in queries.as_bytes().chunks(size * row) {
-            let filled = batch.len() / row;
-            let batch = convert(&Array::from_bytes(shape.with_dims([filled, width]), batch)?, dtype)?;
+        for bytes in queries.as_bytes().chunks(size * row) {
+            let filled = bytes.len() / row;
+            let queries = convert(&Array::from_bytes(shape.with_dims([filled, width]), bytes)?, dtype)?;
             let queries = Array::filled(Shape::new(dtype, [size, width]), |bytes| {
-                bytes[..batch.as_bytes().len()].copy_from_slice(batch.as_bytes());
+                bytes[..queries.as_bytes().len()].copy_from_slice(queries.as_bytes());
             });
-            let device = self.arguments[0].device();
-            let queries = self.session.client().buffer_from_array(&queries, device)?;
-            let mut arguments = vec![&queries];
-            arguments.extend(&self.arguments);
-            let results = self.batch(size)?.executable.run(&arguments)?;
-            for (result, bytes) in results.iter().zip([&mut distances, &mut indices]) {
-                let result = result.to_array()?;
+            let found = self.search_batch(&*self.batch(size)?, &queries)?;
+            for (result, bytes) in [(&found.distances, &mut distances), (&found.indices, &mut indices)] {
                 bytes.extend_from_slice(&result.as_bytes()[..filled * k * result.shape().dtype().size()]);
             }
         }
         Ok(Neighbors {
-            distances: Array::from_bytes(Shape::new(dtype, [count, k]), &distances)?,
+            distances: Array::from_bytes(Shape::new(score_dtype(dtype), [count, k]), &distances)?,
             indices: Array::from_bytes(Shape::new(DType::S32, [count, k]), &indices)?,
         })
+    }
+
+    /// The neighbours of as many queries as the batch is for.
+    fn search_batch(&self, batch: &Batch, queries: &Array) -> Result<Neighbors> {
+        let client = self.session.client();
+        let upload = |device| client.buffer_from_array(queries, device);
+        let queries = batch.executable.devices().map(upload).collect::<Result<Vec<_>>>()?;
+        let arguments: Vec<Vec<&Buffer>> = queries
+            .iter()
+            .zip(&self.arguments)
+            .map(|(queries, arguments)| std::iter::once(queries).chain(arguments).collect())
+            .collect();
+        let results = batch.executable.run_replicas(&arguments)?;
+        let found = |results: &Vec<Buffer>| {
+            Ok(Neighbors { distances: results[0].to_array()?, indices: results[1].to_array()? })
+        };
+        if self.devices() == 1 || self.options.aggregation == Aggregation::Devices {
+            return found(&results[0]);
+        }
+        let found = results.iter().map(found).collect::<Result<Vec<_>>>()?;
+        self.sharding.aggregate(&found, self.metric, self.options.k)
     }
 
     /// The number of queries of the compiled search that answers `queries`: few, but not many different ones.
@@ -256,15 +369,37 @@ impl Searcher {
         queries.clamp(1, batch).checked_next_power_of_two().map_or(batch, |size| size.min(batch))
     }
 
+    /// Runs a function of each device's first arguments on all devices.
+    fn run(&self, function: &Function) -> Result<Vec<Vec<Buffer>>> {
+        let options = lower::Options::default();
+        let (executable, _) = self.session.compile_replicas(function, &options, self.devices())?;
+        let count = function.parameters().len();
+        let arguments = self.arguments.iter().map(|arguments| arguments.iter().take(count).collect());
+        executable.run_replicas(&arguments.collect::<Vec<_>>())
+    }
+
+    /// Requires that the devices have room for the database, as it comes and as it is searched, and for its norms.
+    fn check_room(&self, given: &Shape, norms: Option<&Function>) -> Result<()> {
+        let bytes = |shapes: Vec<Shape>| shapes.iter().map(|shape| shape.byte_count() as u64).sum::<u64>();
+        let uploaded = bytes(self.sharding.shapes(given));
+        let mut made = norms.map_or(0, |norms| bytes(norms.result_shapes()));
+        if *given != self.database {
+            made += bytes(self.sharding.shapes(&self.database));
+        }
+        let read_in_place = self.devices() == 1;
+        self.session.client().check_room(&format!("{given}"), self.devices(), uploaded, made, read_in_place)
+    }
+
     fn batch(&self, size: usize) -> Result<Arc<Batch>> {
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(batch) = batches.get(&size) {
             return Ok(Arc::clone(batch));
         }
         let start = Instant::now();
-        let function = search_function(self.metric, self.database_shape(), size, &self.options)?;
+        let devices = self.devices();
+        let function = sharded_search_function(self.metric, &self.database, size, devices, &self.options)?;
         let options = lower::Options { approx_top_k: self.options.form };
-        let (executable, choices) = self.session.compile_with(&function, &options)?;
+        let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
         batches.insert(size, Arc::clone(&batch));
         Ok(batch)
@@ -282,198 +417,4 @@ fn convert(array: &Array, dtype: DType) -> Result<Array> {
         return Ok(array.clone());
     }
     Array::from_f64(array.shape().with_dtype(dtype), &array.to_f64())
-}
-
-fn check_options(database: &Shape, options: &SearchOptions) -> Result<()> {
-    let refused = |argument: &str, expected: String, got: &dyn std::fmt::Display| {
-        Err(Error::argument("search", argument, expected, got))
-    };
-    if database.rank() != 2 || database.dims()[1] == 0 {
-        return refused("database", "a matrix of vectors".to_owned(), database);
-    }
-    if database.dims()[0] > i32::MAX as usize {
-        return refused("database", format!("of at most {} rows, as indices are s32", i32::MAX), database);
-    }
-    if options.k == 0 || options.k > database.dims()[0] {
-        let expected = format!("from 1 to the database's {} rows", database.dims()[0]);
-        return refused("k", expected, &options.k);
-    }
-    if options.batch == 0 {
-        return refused("batch", "1 or more".to_owned(), &options.batch);
-    }
-    if !(options.recall_target > 0.0 && options.recall_target <= 1.0) {
-        return refused("recall_target", "in (0, 1]".to_owned(), &options.recall_target);
-    }
-    Ok(())
-}
-
-/// The function that computes what the metric needs to know of every database vector, if it does.
-fn norms_function(metric: Metric, database: &Shape) -> Result<Option<Function>> {
-    let norms = match metric {
-        Metric::InnerProduct => return Ok(None),
-        Metric::L2 => metric::half_norms,
-        Metric::Cosine => metric::inverse_norms,
-    };
-    Function::trace("norms", std::slice::from_ref(database), |x| norms(&x[0])).map(Some)
-}
-
-/// The search of `queries` queries as a function: of queries `[queries, d]`, the database and, for L2 and
-/// cosine, its norms ([`half_norms`](crate::ann::half_norms), [`inverse_norms`](crate::ann::inverse_norms));
-/// to distances and s32 indices, `[queries, k]`.
-///
-/// Where the scores of all vectors pass the budget, the database is searched in a loop over equal blocks, and
-/// the blocks' neighbours are aggregated.
-///
-/// # Errors
-/// As [`Searcher::new`].
-///
-/// ```
-/// use xlann::{Array, DType, Shape};
-/// use xlann::ann::{Metric, SearchOptions, search_function};
-///
-/// let database = Shape::new(DType::F32, [3, 2]);
-/// let search = search_function(Metric::InnerProduct, &database, 1, &SearchOptions::new(2))?;
-/// let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
-/// let found = search.eval(&[Array::new([1, 2], &[0f32, 1.0])?, database])?;
-/// assert_eq!(found, [Array::new([1, 2], &[2f32, 1.0])?, Array::new([1, 2], &[2, 1])?]);
-/// # Ok::<(), xlann::Error>(())
-/// ```
-pub fn search_function(
-    metric: Metric,
-    database: &Shape,
-    queries: usize,
-    options: &SearchOptions,
-) -> Result<Function> {
-    check_options(database, options)?;
-    let [rows, width] = [database.dims()[0], database.dims()[1]];
-    let builder = Builder::new("search");
-    let queries = builder.parameter("queries", database.with_dims([queries, width]))?;
-    let database = builder.parameter("database", database.clone())?;
-    let norms = match metric {
-        Metric::InnerProduct => None,
-        Metric::L2 => Some(builder.parameter("half_norms", database.shape().with_dims([rows]))?),
-        Metric::Cosine => Some(builder.parameter("inverse_norms", database.shape().with_dims([rows]))?),
-    };
-    let search = Search { metric, options, queries, database, norms };
-    let (mut distances, mut indices) = search.blocks()?;
-    if metric == Metric::L2 && options.squared_distances {
-        distances = metric::squared_distances(&search.queries, &search.database, &indices)?;
-        // Rounding can have put neighbours of nearly equal distance in another order.
-        (distances, indices) = search.aggregate(&distances, &indices)?;
-    }
-    builder.finish((distances, indices))
-}
-
-/// The tensors of one search.
-struct Search<'a> {
-    metric: Metric,
-    options: &'a SearchOptions,
-    queries: Tensor,
-    database: Tensor,
-    norms: Option<Tensor>,
-}
-
-impl Search<'_> {
-    /// Distances and indices of the neighbours in the whole database, block by block.
-    fn blocks(&self) -> Result<(Tensor, Tensor)> {
-        let [queries, k] = [self.queries.dims()[0], self.options.k];
-        let [rows, width] = [self.database.dims()[0], self.database.dims()[1]];
-        let in_budget = self.options.score_budget / self.database.dtype().size();
-        // A block has k rows at least, as many as it must yield.
-        if rows <= in_budget / queries.max(1) || rows < 2 * k {
-            return self.nearest(rows);
-        }
-        let blocks = rows.div_ceil((in_budget / queries.max(width)).max(1)).min(rows / k);
-        let block = rows / blocks;
-        let builder = self.queries.builder();
-        // From the last block to the first, each block's neighbours in front: equal ones stay in the order of
-        // their indices. A NaN is worse than every neighbour.
-        let state = [
-            &builder.scalar(blocks as i32)?,
-            &f64::NAN.tensor(&self.queries)?.broadcast_to(&[queries, k])?,
-            &builder.scalar(0i32)?.broadcast_to(&[queries, k])?,
-            &self.queries,
-            &self.database,
-        ];
-        let state: Vec<&Tensor> = state.into_iter().chain(&self.norms).collect();
-        let shapes: Vec<Shape> = state.iter().map(|tensor| tensor.shape().clone()).collect();
-        let condition = Function::trace("blocks_left", &shapes, |x| x[0].greater(0))?;
-        let body = Function::trace("search_block", &shapes, |x| {
-            let number = (&x[0] - 1)?;
-            let start = (&number * block as i32)?;
-            let (distances, indices) = self.of(&x[3], &x[4], x.get(5), &start, block)?.nearest(rows)?;
-            let mut state = x.to_vec();
-            (state[1], state[2]) = self.merge([&distances, &x[1]], [&(indices + start)?, &x[2]])?;
-            state[0] = number;
-            Ok(state)
-        })?;
-        let state = builder.while_loop(&state, condition, body)?;
-        let (distances, indices) = (state[1].clone(), state[2].clone());
-        // Fewer rows than there are blocks are left over: each is a candidate.
-        let rest = rows - blocks * block;
-        if rest == 0 {
-            return Ok((distances, indices));
-        }
-        let start = builder.scalar((blocks * block) as i32)?;
-        let rest = self.of(&self.queries, &self.database, self.norms.as_ref(), &start, rest)?.scores()?;
-        let index = (builder.iota(rest.shape().with_dtype(DType::S32), 1)? + start)?;
-        self.merge([&distances, &rest], [&indices, &index])
-    }
-
-    /// The search of `rows` rows of the database from `start` on, in the function of these tensors.
-    fn of(
-        &self,
-        queries: &Tensor,
-        database: &Tensor,
-        norms: Option<&Tensor>,
-        start: &Tensor,
-        rows: usize,
-    ) -> Result<Search<'_>> {
-        let zero = start.builder().scalar(0i32)?;
-        let width = database.dims()[1];
-        Ok(Search {
-            metric: self.metric,
-            options: self.options,
-            queries: queries.clone(),
-            database: database.dynamic_slice(&[start, &zero], &[rows, width])?,
-            norms: norms.map(|norms| norms.dynamic_slice(&[start], &[rows])).transpose()?,
-        })
-    }
-
-    /// The score of every vector for each query.
-    fn scores(&self) -> Result<Tensor> {
-        metric::scores(self.metric, &self.queries, &self.database, self.norms.as_ref())
-    }
-
-    /// Distances and indices of the neighbours, with the recall planned for a database of `whole` rows.
-    fn nearest(&self, whole: usize) -> Result<(Tensor, Tensor)> {
-        self.best(
-            &self.scores()?,
-            &ApproxTopKOptions {
-                recall_target: self.options.recall_target,
-                reduction_input_size_override: Some(whole),
-                ..ApproxTopKOptions::default()
-            },
-        )
-    }
-
-    /// The best of some distances by the metric, and their positions.
-    fn best(&self, distances: &Tensor, options: &ApproxTopKOptions) -> Result<(Tensor, Tensor)> {
-        match self.metric {
-            Metric::L2 => distances.approx_min_k(self.options.k, options),
-            Metric::InnerProduct | Metric::Cosine => distances.approx_max_k(self.options.k, options),
-        }
-    }
-
-    /// The best of two lots of distances, exactly, and those of their indices.
-    fn merge(&self, distances: [&Tensor; 2], indices: [&Tensor; 2]) -> Result<(Tensor, Tensor)> {
-        self.aggregate(&Tensor::concatenate(&distances, 1)?, &Tensor::concatenate(&indices, 1)?)
-    }
-
-    /// The best of some distances, exactly, and those of their indices.
-    fn aggregate(&self, distances: &Tensor, indices: &Tensor) -> Result<(Tensor, Tensor)> {
-        let exact = ApproxTopKOptions { recall_target: 1.0, ..ApproxTopKOptions::default() };
-        let (distances, position) = self.best(distances, &exact)?;
-        Ok((distances, indices.take_along_axis(&position, 1)?))
-    }
 }

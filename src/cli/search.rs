@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use xlann::ann::{self, Metric, SearchOptions, Searcher};
+use xlann::ann::{self, Aggregation, Metric, SearchOptions, Searcher};
 use xlann::data::{self, MappedArray};
 use xlann::lower::Form;
 use xlann::{Array, DType, Session, Shape};
@@ -25,7 +25,7 @@ pub struct SearchArguments {
     /// The share of the true neighbours that is expected among those found, in (0, 1]
     #[arg(long, default_value_t = 0.95, allow_negative_numbers = true, value_name = "R", value_parser = share)]
     recall_target: f32,
-    /// The form of the approximate top-k: auto, sort, two-stage or blocks
+    /// The form of the approximate top-k: auto, sort, two-stage, blocks, native or native-tight
     #[arg(long, default_value = "auto", value_name = "FORM", value_parser = parse_form)]
     // Spelled out, as clap takes an `Option` for an optional argument.
     lowering: std::option::Option<Form>,
@@ -37,6 +37,13 @@ enum MetricArgument {
     Ip,
     L2,
     Cosine,
+}
+
+/// Where neighbours are put together, as clap knows it.
+#[derive(Clone, Copy, ValueEnum)]
+enum AggregationArgument {
+    Devices,
+    Host,
 }
 
 impl SearchArguments {
@@ -66,6 +73,12 @@ pub struct Search {
     /// How many queries are asked for at once, which is what is timed
     #[arg(long, default_value_t = 128, value_name = "B", value_parser = positive)]
     batch: usize,
+    /// Over how many devices the database is split; of the CPU, as many are made
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_name = "N", value_parser = positive)]
+    devices: usize,
+    /// Where the neighbours that several devices found are put together
+    #[arg(long, default_value = "devices")]
+    aggregation: AggregationArgument,
     /// How often to run all queries; the time is the median
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = positive)]
     repeat: usize,
@@ -94,13 +107,24 @@ impl Search {
         let database = data::open(&self.database)?;
         let queries = self.queries(&database)?;
         let count = queries.shape().dims()[0];
-        let options = self.arguments.options();
+        let aggregation = match self.aggregation {
+            AggregationArgument::Devices => Aggregation::Devices,
+            AggregationArgument::Host => Aggregation::Host,
+        };
+        let options = SearchOptions { aggregation, ..self.arguments.options() };
         let truth = match &self.ground_truth {
             Some(path) => Some(self.read_truth(path, count, database.shape().dims()[0])?),
             None => None,
         };
-        let session = cpu().session()?;
-        let searcher = Searcher::new(&session, database, self.arguments.metric(), options.clone())?;
+        let rows = database.shape().dims()[0];
+        anyhow::ensure!(
+            self.devices <= rows,
+            "--devices must be at most the database's {rows} rows, got {}",
+            self.devices
+        );
+        let session = cpu().session_with_devices(self.devices)?;
+        let metric = self.arguments.metric();
+        let searcher = Searcher::over(&session, self.devices, database, metric, options.clone())?;
         let (choices, compiled_in) = searcher.prepare(self.batch.min(count))?;
         let (found, mut seconds) = self.search(&searcher, &queries, self.repeat, "searching")?;
         let truth = match truth {
@@ -120,7 +144,8 @@ impl Search {
         let mut summary = Summary::default();
         summary.field("queries", count);
         summary.field("database", searcher.database_shape().to_string());
-        summary.field("metric", self.arguments.metric().name());
+        summary.field("devices", self.devices);
+        summary.field("metric", metric.name());
         summary.field("k", self.arguments.k);
         summary.field("batch", batch);
         summary.field("seconds_per_batch", per_batch);
@@ -132,8 +157,9 @@ impl Search {
         summary.field("reason", choices[0].reason.as_str());
         summary.field("compile_seconds", compiled_in.as_secs_f64());
         summary.line(&choices[0]);
+        let over = if self.devices > 1 { format!(" over {} devices", self.devices) } else { String::new() };
         summary.line(format_args!(
-            "{count} queries in {}, batches of {batch}: {} a batch, {qps:.0} queries a second; compiled in {}",
+            "{count} queries in {}{over}, batches of {batch}: {} a batch, {qps:.0} queries a second; compiled in {}",
             searcher.database_shape(),
             human(per_batch),
             human(compiled_in.as_secs_f64()),

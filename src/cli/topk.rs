@@ -30,7 +30,7 @@ pub struct TopkArguments {
     /// Leave the results of the partial reduction unsorted and not cut to k
     #[arg(long)]
     no_aggregate: bool,
-    /// The form of the approximate top-k: auto, sort, two-stage or blocks
+    /// The form of the approximate top-k: auto, sort, two-stage, blocks, native or native-tight
     #[arg(long, default_value = "auto", value_name = "FORM", value_parser = parse_form)]
     // Spelled out, as clap takes an `Option` for an optional argument.
     lowering: std::option::Option<Form>,

@@ -1,6 +1,6 @@
 //! The host interpreter: plain, slow, and the oracle of the tests.
 
-use crate::graph::Function;
+use crate::graph::{Equation, Function};
 use crate::{Array, Result};
 
 impl Function {
@@ -10,7 +10,7 @@ impl Function {
     ///
     /// # Errors
     /// Where the arguments' number or shapes are not the parameters', or an operator has no host form (a custom
-    /// call of a target's own).
+    /// call of a target's own) or is one of several replicas'.
     ///
     /// ```
     /// use xlann::{Array, DType, Function, Shape};
@@ -25,16 +25,65 @@ impl Function {
     /// ```
     pub fn eval(&self, arguments: &[Array]) -> Result<Vec<Array>> {
         self.check_arguments(arguments.iter().map(Array::shape))?;
+        self.check_replicas(1)?;
         self.interpret(arguments.iter().cloned(), |equation, inputs| {
             let outputs = equation.op.rules().eval(inputs)?;
-            for (&var, output) in equation.outputs.iter().zip(&outputs) {
-                if output.shape() != self.shape(var) {
-                    let (operator, expected, got) = (equation.operator(), self.shape(var), output.shape());
-                    return Err(self.invalid(format!("{operator} gives {got} where {expected} was inferred")));
-                }
-            }
+            self.check_outputs(equation, &outputs)?;
             Ok(outputs)
         })
+    }
+
+    /// Evaluates replicas of it together, each on arguments of its own: equation by equation, so that an operator
+    /// such as [`all_gather`](crate::Tensor::all_gather) reads what all have computed.
+    ///
+    /// # Errors
+    /// As [`eval`](Function::eval), and where the replicas are not as many as such an operator works with.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("sum", &[Shape::new(DType::F32, [1])], |x| {
+    ///     x[0].all_gather(0, 3)?.reduce_sum(&[0])
+    /// })?;
+    /// let arguments = [1f32, 2.0, 3.0].map(|x| vec![Array::new([1], &[x]).unwrap()]);
+    /// assert_eq!(f.eval_replicas(&arguments)?, vec![vec![Array::scalar(6f32)]; 3]);
+    ///
+    /// let refused = f.eval_replicas(&arguments[..2]).unwrap_err();
+    /// assert_eq!(refused.to_string(), "function sum: replicas must be 3, as in its all_gather, got 2");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn eval_replicas(&self, arguments: &[Vec<Array>]) -> Result<Vec<Vec<Array>>> {
+        for arguments in arguments {
+            self.check_arguments(arguments.iter().map(Array::shape))?;
+        }
+        self.check_replicas(arguments.len())?;
+        let replicas = |values: &[Vec<Array>]| -> Vec<Vec<Array>> {
+            let of = |replica: usize| values.iter().map(|value| value[replica].clone()).collect();
+            (0..arguments.len()).map(of).collect()
+        };
+        // A value is an array of each replica.
+        let of_parameter =
+            |index: usize| arguments.iter().map(|arguments| arguments[index].clone()).collect();
+        let parameters: Vec<Vec<Array>> = (0..self.parameters.len()).map(of_parameter).collect();
+        let results = self.interpret(parameters, |equation, inputs| {
+            let outputs = equation.op.rules().eval_replicas(&replicas(inputs))?;
+            for outputs in &outputs {
+                self.check_outputs(equation, outputs)?;
+            }
+            let of_output = |index: usize| outputs.iter().map(|outputs| outputs[index].clone()).collect();
+            Ok((0..outputs.first().map_or(0, Vec::len)).map(of_output).collect())
+        })?;
+        Ok(replicas(&results))
+    }
+
+    fn check_outputs(&self, equation: &Equation, outputs: &[Array]) -> Result<()> {
+        for (&var, output) in equation.outputs.iter().zip(outputs) {
+            if output.shape() != self.shape(var) {
+                let (operator, expected, got) = (equation.operator(), self.shape(var), output.shape());
+                return Err(self.invalid(format!("{operator} gives {got} where {expected} was inferred")));
+            }
+        }
+        Ok(())
     }
 
     /// Evaluates a function of scalars for each position of arrays of sizes `dims`: reducers and comparators.

@@ -222,6 +222,22 @@ impl Function {
         &self.shapes[var.index()]
     }
 
+    /// The first equation that replicas of the function work on together.
+    pub(crate) fn collective(&self) -> Option<&Equation> {
+        self.equations.iter().find(|equation| equation.op.rules().replicas().is_some())
+    }
+
+    /// Requires that so many replicas of the function can work together.
+    pub(crate) fn check_replicas(&self, replicas: usize) -> Result<()> {
+        for equation in &self.equations {
+            if let Some(expected) = equation.op.rules().replicas().filter(|&expected| expected != replicas) {
+                let expected = format!("{expected}, as in its {}", equation.operator());
+                return Err(self.invalid(format!("replicas must be {expected}, got {replicas}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Interprets the function: `step` gives the values of an equation's outputs from those of its inputs, in
     /// whatever the values are (arrays, instructions, tensors of another function).
     ///

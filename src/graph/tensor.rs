@@ -134,6 +134,13 @@ impl Builder {
         let op = op.into();
         let name = op.rules().name();
         let vars = inputs.iter().map(|tensor| self.own(name, tensor)).collect::<Result<Vec<_>>>()?;
+        for (role, function) in op.rules().functions() {
+            if let Some(equation) = function.collective() {
+                // Replicas may take another branch or make another number of steps, and would wait for ever.
+                let expected = "without operators that replicas work on together";
+                return Err(Error::argument(name, role, expected, equation.operator()));
+            }
+        }
         let shapes: Vec<&Shape> = inputs.iter().map(|tensor| tensor.shape()).collect();
         let outputs = op
             .rules()

@@ -109,9 +109,8 @@ impl HloInstructionProto {
         let mut add = |name, value: String| attributes.push((name, value));
         match self.opcode.as_str() {
             "iota" => add("iota_dimension", joined(&self.dimensions, ",")),
-            "broadcast" | "concatenate" | "map" | "reduce" | "reverse" | "sort" | "transpose" => {
-                add("dimensions", set(&self.dimensions));
-            }
+            "all-gather" | "broadcast" | "concatenate" | "map" | "reduce" | "reverse" | "sort"
+            | "transpose" => add("dimensions", set(&self.dimensions)),
             "get-tuple-element" => add("index", self.tuple_index.to_string()),
             "dynamic-slice" => add("dynamic_slice_sizes", set(&self.dynamic_slice_sizes)),
             "slice" => {
@@ -128,6 +127,10 @@ impl HloInstructionProto {
                 }
             }
             _ => (),
+        }
+        if !self.replica_groups.is_empty() {
+            let groups = self.replica_groups.iter().map(|group| set(&group.replica_ids));
+            add("replica_groups", format!("{{{}}}", joined(groups, ",")));
         }
         if let Some(window) = &self.window {
             add("window", window.text());

@@ -102,6 +102,8 @@ pub struct HloInstructionProto {
     pub backend_config: Vec<u8>,
     #[prost(message, optional, tag = "48")]
     pub scatter_dimension_numbers: Option<ScatterDimensionNumbers>,
+    #[prost(message, repeated, tag = "49")]
+    pub replica_groups: Vec<ReplicaGroup>,
     #[prost(message, optional, tag = "51")]
     pub precision_config: Option<PrecisionConfig>,
     #[prost(bool, tag = "56")]
@@ -122,6 +124,13 @@ pub struct HloInstructionProto {
     pub comparison_type: String,
     #[prost(int32, tag = "77")]
     pub custom_call_api_version: i32,
+}
+
+/// Replicas among which a collective instruction works.
+#[derive(Clone, PartialEq, Message)]
+pub struct ReplicaGroup {
+    #[prost(int64, repeated, tag = "1")]
+    pub replica_ids: Vec<i64>,
 }
 
 /// What a computation takes and gives.

@@ -315,6 +315,18 @@ impl<'a> Printer<'a> {
                 format!("stablehlo.constant {}", dense(&literal.to_array()?))
             }
             "iota" => format!("stablehlo.iota dim = {}", list(dimensions)),
+            "replica-id" => "stablehlo.replica_id".to_owned(),
+            "all-gather" => {
+                let groups = instruction.replica_groups.iter().map(|group| square(&group.replica_ids));
+                let size = instruction.replica_groups.first().map_or(0, |group| group.replica_ids.len());
+                format!(
+                    "\"stablehlo.all_gather\"({operand_names}) <{{all_gather_dim = {} : i64, \
+                     replica_groups = dense<[{}]> : tensor<{}x{size}xi64>}}>",
+                    list(dimensions),
+                    list(groups),
+                    instruction.replica_groups.len(),
+                )
+            }
             "erf" => format!("chlo.erf {operand_names}"),
             "broadcast" => {
                 format!("stablehlo.broadcast_in_dim {operand_names}, dims = {}", square(dimensions))
@@ -433,7 +445,7 @@ fn signature(instruction: &HloInstructionProto, operands: &[Value], results: &[V
     let of = |values: &[Value]| list(values.iter().map(|value| &value.r#type));
     let (from, to) = (of(operands), of(results));
     match instruction.opcode.as_str() {
-        "constant" | "iota" | "reverse" => to,
+        "constant" | "iota" | "replica-id" | "reverse" => to,
         "erf" => format!("{from} -> {to}"),
         opcode if ELEMENTWISE.contains(&opcode) => to,
         _ if results.len() == 1 => format!("({from}) -> {to}"),

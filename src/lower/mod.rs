@@ -5,8 +5,11 @@
 //! is one HLO instruction or a few for each equation.
 
 mod approx_top_k;
+mod blocks;
+mod native;
 mod policy;
 mod stablehlo;
+mod two_stage;
 
 use crate::graph::{Convention, Function, Tensor};
 use crate::hlo::{self, HloModuleProto};
@@ -82,8 +85,9 @@ pub struct Lowered {
 pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options) -> Result<Lowered> {
     let mut choices = Vec::new();
     let function = expand(function, &mut |op, inputs| {
-        let choice = policy::choose(op, inputs[0].shape(), inputs.len() - 1, capabilities, options)?;
-        let results = approx_top_k::expand(op, inputs, choice.form)?;
+        let carried = inputs.len() - 1;
+        let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, capabilities, options)?;
+        let results = approx_top_k::expand(op, inputs, plan)?;
         choices.push(choice);
         Ok(results)
     })?;

@@ -1,16 +1,34 @@
 //! Which form approximate top-k takes on a target.
+//!
+//! The caller's choice is taken where there is one ([`Options`]). Else, the first of these that applies:
+//!
+//! 1. `sort`, of rows that the target sorts in one go ([`Capabilities::sorted_at_once`]), where the results are to be
+//!    sorted.
+//! 2. `native`, where the target has it and XLA's formula reduces the operand, or a tighter reduction meets the
+//!    recall target: then `native-tight`, if it leaves less.
+//! 3. `blocks`, of many elements for each result ([`Capabilities::blocks_over_two_stage`]).
+//! 4. `two-stage`, where XLA would reduce the operand and buckets that meet the recall target have
+//!    [`Capabilities::two_stage_over_sort`] elements or more; but not for results that are not aggregated, of which there
+//!    are many, where the target's own top-k does not sort the dtype ([`Capabilities::fast_top_k`]).
+//! 5. `blocks` again, as what is left is to be exact: from [`Capabilities::blocks_over_sort`] elements for each result
+//!    on, or from [`Capabilities::blocks_over_full_sort`] on for a dtype that is not in [`Capabilities::fast_top_k`].
+//! 6. `sort`.
+//!
+//! A form that the target lacks ([`Capabilities::forms`]), that does not take the dtype, or that cannot carry operands
+//! along where there are some, is passed over.
 
 use crate::lower::Options;
-use crate::lower::approx_top_k::two_stage_buckets;
+use crate::lower::two_stage::two_stage_buckets;
 use crate::ops::Operator;
 use crate::ops::approx_top_k::ApproxTopK;
+use crate::recall::{ReductionSize, expected_recall, reduction_recall, tight_reduction_output_size};
 use crate::{DType, Error, Result, Shape};
 
 /// The forms of approximate top-k.
 ///
 /// ```
 /// use xlann::lower::Form;
-/// assert_eq!(Form::ALL.map(Form::name), ["sort", "two-stage", "blocks"]);
+/// assert_eq!(Form::ALL.map(Form::name), ["sort", "two-stage", "blocks", "native", "native-tight"]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -20,17 +38,30 @@ pub enum Form {
     /// one result, and L is the least for which the expected recall meets the target, or the first divisor of the
     /// dimension's size that is above it and at most twice as large.
     TwoStage,
-    /// The best of each block of adjacent elements, then the top-k of the elements of the k best blocks.
-    /// Exact, since the k best elements lie in the k blocks with the best maxima.
+    /// The best of each block of elements, then the top-k of the elements of the k best blocks. Exact, since the k
+    /// best elements lie in the k blocks with the best maxima.
     ///
     /// It has no place for operands that are carried along
     /// ([`Tangent::Carried`](crate::Tangent::Carried)).
     Blocks,
+    /// XLA's expansion on a TPU: a `PartialReduce` custom call, which libtpu fuses into the matrix product that
+    /// feeds it, then the top-k of what it leaves; the latter alone where XLA's formula
+    /// ([`reduction_output_size`](crate::ann::recall::reduction_output_size)) reduces nothing.
+    ///
+    /// NaNs are treated as XLA treats them there: compared as floats, which a NaN never wins. One can be among the
+    /// results, or hide elements that it was compared with, although there are k other values.
+    ///
+    /// Operands that are carried along are operands of the custom call, too.
+    Native,
+    /// As [`Native`](Form::Native), of the smallest reduction whose expected recall, by the exact formula, meets the
+    /// target ([`tight_reduction_output_size`](crate::ann::recall::tight_reduction_output_size)): about half of XLA's.
+    /// What is not aggregated has XLA's size.
+    NativeTight,
 }
 
 impl Form {
     /// Every form.
-    pub const ALL: [Form; 3] = [Form::Sort, Form::TwoStage, Form::Blocks];
+    pub const ALL: [Form; 5] = [Form::Sort, Form::TwoStage, Form::Blocks, Form::Native, Form::NativeTight];
 
     /// The name, as on the command line.
     pub const fn name(self) -> &'static str {
@@ -38,6 +69,8 @@ impl Form {
             Form::Sort => "sort",
             Form::TwoStage => "two-stage",
             Form::Blocks => "blocks",
+            Form::Native => "native",
+            Form::NativeTight => "native-tight",
         }
     }
 
@@ -68,14 +101,33 @@ pub struct Capabilities {
     pub target: &'static str,
     /// The forms of approximate top-k that it can run.
     pub forms: &'static [Form],
-    /// From how many elements for each result the blocks form beats the two-stage form.
+    /// Up to how many elements a row is sorted in one go, so that nothing else is worth while.
+    pub sorted_at_once: usize,
+    /// From how many elements for each result the blocks form beats the two-stage form; `usize::MAX` where it never
+    /// does.
     pub blocks_over_two_stage: usize,
-    /// From how many elements for each result the blocks form beats the target's own top-k.
+    /// From how many elements for each result the blocks form beats the target's own top-k of a dtype that this
+    /// partitions.
     pub blocks_over_sort: usize,
+    /// From how many elements for each result the blocks form beats the target's own top-k of another dtype, which this
+    /// sorts.
+    pub blocks_over_full_sort: usize,
     /// From how many elements for each bucket the two-stage form beats the target's own top-k.
     pub two_stage_over_sort: usize,
+    /// What the number of buckets of the two-stage form is rounded up to a multiple of: elements that are read
+    /// together.
+    pub bucket_multiple: usize,
+    /// Whether the elements of a block are strided (element j is in block j mod L), else they are adjacent.
+    pub strided_blocks: bool,
     /// The dtypes whose values the target's own top-k partitions rather than sorts.
     pub fast_top_k: &'static [DType],
+    /// Whether what prepares the rows for the target's own top-k is fused into it, or costs less than a branch that
+    /// does without.
+    pub fuses_into_top_k: bool,
+    /// The dtypes that the native forms take.
+    pub native: &'static [DType],
+    /// The dtypes of databases that are searched as they are; others are converted to f32.
+    pub searched: &'static [DType],
 }
 
 /// The form that one approximate top-k took.
@@ -89,6 +141,7 @@ pub struct Capabilities {
 /// let lowered = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?;
 /// let [choice] = &lowered.choices[..] else { panic!("one approximate top-k, one choice") };
 /// println!("{} became {}: {}", choice.operator, choice.form, choice.reason);
+/// assert!(choice.expected_recall >= 0.95);
 /// # Ok::<(), xlann::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -99,12 +152,23 @@ pub struct Choice {
     pub form: Form,
     /// Why.
     pub reason: String,
+    /// The recall that is expected of the form, where the true k best are placed at random; 1 of an exact form.
+    pub expected_recall: f64,
 }
 
 impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {} ({})", self.operator, self.form, self.reason)
     }
+}
+
+/// A form with what is planned for one operand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Plan {
+    Sort { prepared: bool },
+    TwoStage { buckets: usize },
+    Blocks { strided: bool },
+    Native(ReductionSize),
 }
 
 /// The form of one approximate top-k: the one that was asked for, or the one that the measurements behind the
@@ -115,60 +179,164 @@ pub(super) fn choose(
     carried: usize,
     capabilities: &Capabilities,
     options: &Options,
-) -> Result<Choice> {
+) -> Result<(Plan, Choice)> {
     let carrying = if carried > 0 { format!(" carrying {carried}") } else { String::new() };
     let operator = format!("{} {operand} k={}{carrying}", op.name(), op.k);
-    let (form, reason) = match options.approx_top_k {
-        Some(form) => (form, "asked for".to_owned()),
-        None => preferred(op, operand, carried > 0, capabilities)?,
+    let planner = Planner {
+        op,
+        operand,
+        size: operand.dims()[op.reduction_dimension],
+        count: op.output_size(operand)?,
+        carrying: carried > 0,
+        capabilities,
     };
-    let refused = |reason| {
-        Err(Error::Unsupported { operator: op.name(), target: capabilities.target.to_owned(), reason })
+    let (form, plan, reason) = match options.approx_top_k {
+        Some(form) => {
+            if let Some(reason) = planner.refusal(form) {
+                let target = capabilities.target.to_owned();
+                return Err(Error::Unsupported { operator: op.name(), target, reason });
+            }
+            (form, planner.plan(form)?, "asked for".to_owned())
+        }
+        None => planner.preferred()?,
     };
-    if !capabilities.forms.contains(&form) {
-        return refused(format!("it has no form {form}"));
-    }
-    if carried > 0 && !form.carries() {
-        return refused(format!("the form {form} cannot carry operands along"));
-    }
-    Ok(Choice { operator, form, reason })
+    Ok((plan, Choice { operator, form, reason, expected_recall: planner.expected_recall(plan)? }))
 }
 
-fn preferred(
-    op: &ApproxTopK,
-    operand: &Shape,
+/// One approximate top-k, and the target that it is planned for.
+struct Planner<'a> {
+    op: &'a ApproxTopK,
+    operand: &'a Shape,
+    /// Of the reduction dimension.
+    size: usize,
+    /// The number of results.
+    count: usize,
     carrying: bool,
-    capabilities: &Capabilities,
-) -> Result<(Form, String)> {
-    let has = |form: Form| capabilities.forms.contains(&form) && (!carrying || form.carries());
-    let count = op.output_size(operand)?;
-    let size = operand.dims()[op.reduction_dimension];
-    let each = size / count.max(1);
-    let blocks =
-        |least: usize| (Form::Blocks, format!("{each} elements for each result, from {least} on; exact"));
-    if has(Form::Blocks) && each >= capabilities.blocks_over_two_stage {
-        return Ok(blocks(capabilities.blocks_over_two_stage));
+    capabilities: &'a Capabilities,
+}
+
+impl Planner<'_> {
+    /// Why the target cannot lower the operator in that form.
+    fn refusal(&self, form: Form) -> Option<String> {
+        let dtype = self.operand.dtype();
+        if !self.capabilities.forms.contains(&form) {
+            return Some(format!("it has no form {form}"));
+        }
+        if self.carrying && !form.carries() {
+            return Some(format!("the form {form} cannot carry operands along"));
+        }
+        let native = matches!(form, Form::Native | Form::NativeTight);
+        (native && !self.capabilities.native.contains(&dtype))
+            .then(|| format!("the form {form} takes no {dtype}"))
     }
-    // Where XLA would not reduce the operand, its users know the results to be exact.
-    let reduced = op.partial_reduction(operand)?.log2_reduction > 0;
-    // A sort that carries operands along is never a partial one, and worse than buckets as many as the results.
-    let planned = op.aggregate_to_topk || carrying;
-    if has(Form::TwoStage) && planned && op.recall_target < 1.0 && reduced {
-        let buckets = two_stage_buckets(op, size, count)?;
-        let depth = size / buckets;
-        if depth >= capabilities.two_stage_over_sort {
-            let reason = format!("{buckets} buckets of {depth} elements meet the recall target");
-            return Ok((Form::TwoStage, reason));
+
+    fn has(&self, form: Form) -> bool {
+        self.refusal(form).is_none()
+    }
+
+    fn plan(&self, form: Form) -> Result<Plan> {
+        Ok(match form {
+            Form::Sort => Plan::Sort { prepared: self.capabilities.fuses_into_top_k },
+            Form::TwoStage => Plan::TwoStage {
+                buckets: two_stage_buckets(
+                    self.op,
+                    self.size,
+                    self.count,
+                    self.capabilities.bucket_multiple,
+                )?,
+            },
+            Form::Blocks => Plan::Blocks { strided: self.capabilities.strided_blocks },
+            Form::NativeTight if self.op.aggregate_to_topk => Plan::Native(self.tight()?),
+            Form::Native | Form::NativeTight => Plan::Native(self.xlas()?),
+        })
+    }
+
+    /// The reduction by XLA's formula. With an override that can leave less than k, which XLA then fails to compile.
+    fn xlas(&self) -> Result<ReductionSize> {
+        let xlas = self.op.partial_reduction(self.operand)?;
+        if self.op.aggregate_to_topk && xlas.size < self.op.k { self.tight() } else { Ok(xlas) }
+    }
+
+    fn tight(&self) -> Result<ReductionSize> {
+        let op = self.op;
+        let whole = op.reduction_input_size_override;
+        tight_reduction_output_size(self.size, self.operand.rank(), op.k, op.recall_target, whole)
+    }
+
+    fn expected_recall(&self, plan: Plan) -> Result<f64> {
+        let op = self.op;
+        let whole = op.reduction_input_size_override;
+        match plan {
+            Plan::Sort { .. } | Plan::Blocks { .. } => Ok(1.0),
+            Plan::TwoStage { buckets } => {
+                let whole = whole.unwrap_or(self.size);
+                let buckets = (buckets as f64 * (whole as f64 / self.size as f64)) as usize;
+                expected_recall(whole, op.k, buckets.max(1), 1)
+            }
+            Plan::Native(to) => reduction_recall(self.size, self.operand.rank(), op.k, to, whole),
         }
     }
-    // Where the target's own top-k sorts, anything shorter to sort is better.
-    if carrying && each >= 2 {
-        return Ok((Form::Sort, "exact, and the only such form that carries operands along".to_owned()));
+
+    fn preferred(&self) -> Result<(Form, Plan, String)> {
+        let (op, size, capabilities) = (self.op, self.size, self.capabilities);
+        let chosen = |form, reason| Ok((form, self.plan(form)?, reason));
+        if size <= capabilities.sorted_at_once && op.aggregate_to_topk {
+            let reason =
+                format!("up to {} elements are sorted in one go; exact", capabilities.sorted_at_once);
+            return chosen(Form::Sort, reason);
+        }
+        let each = size / self.count.max(1);
+        let blocks = |least: usize| format!("{each} elements for each result, from {least} on; exact");
+        let xlas = self.xlas()?;
+        if let Some(choice) = self.native(xlas)? {
+            return Ok(choice);
+        }
+        if self.has(Form::Blocks) && each >= capabilities.blocks_over_two_stage {
+            return chosen(Form::Blocks, blocks(capabilities.blocks_over_two_stage));
+        }
+        let partitions = capabilities.fast_top_k.contains(&self.operand.dtype());
+        // As many buckets as results are better than a sort, and one that carries operands along is never a partial one.
+        let planned = op.aggregate_to_topk || self.carrying || !partitions;
+        // Where XLA would not reduce the operand, its users know the results to be exact.
+        if self.has(Form::TwoStage) && planned && xlas.log2_reduction > 0 {
+            let plan = self.plan(Form::TwoStage)?;
+            if let Plan::TwoStage { buckets } = plan
+                && size / buckets >= capabilities.two_stage_over_sort
+            {
+                let reason =
+                    format!("{buckets} buckets of {} elements meet the recall target", size / buckets);
+                return Ok((Form::TwoStage, plan, reason));
+            }
+        }
+        // Where the target's own top-k sorts, anything shorter to sort is better.
+        if self.carrying && each >= 2 {
+            let reason = "exact, and the only such form that carries operands along".to_owned();
+            return chosen(Form::Sort, reason);
+        }
+        let least =
+            if partitions { capabilities.blocks_over_sort } else { capabilities.blocks_over_full_sort };
+        if self.has(Form::Blocks) && each >= least {
+            return chosen(Form::Blocks, blocks(least));
+        }
+        chosen(Form::Sort, format!("{each} elements for each result, too few for another form; exact"))
     }
-    let partitions = capabilities.fast_top_k.contains(&operand.dtype());
-    let least = if partitions { capabilities.blocks_over_sort } else { 2 };
-    if has(Form::Blocks) && each >= least {
-        return Ok(blocks(least));
+
+    /// The native form of the smaller reduction, where the target has one and it reduces at all.
+    fn native(&self, xlas: ReductionSize) -> Result<Option<(Form, Plan, String)>> {
+        if self.has(Form::NativeTight) && self.op.aggregate_to_topk {
+            let tight = self.tight()?;
+            if tight.log2_reduction > xlas.log2_reduction {
+                let reason = format!(
+                    "PartialReduce to {} meets the recall target, where XLA's formula leaves {}",
+                    tight.size, xlas.size
+                );
+                return Ok(Some((Form::NativeTight, Plan::Native(tight), reason)));
+            }
+        }
+        if self.has(Form::Native) && xlas.log2_reduction > 0 {
+            let reason = format!("PartialReduce to {}, by XLA's formula", xlas.size);
+            return Ok(Some((Form::Native, Plan::Native(xlas), reason)));
+        }
+        Ok(None)
     }
-    Ok((Form::Sort, format!("{each} elements for each result, too few for another form; exact")))
 }

@@ -84,17 +84,32 @@ mod tests {
     use super::*;
     use crate::lower::{Options, lower};
     use crate::ops::Op;
-    use crate::pjrt::{Program, Signature};
+    use crate::pjrt::{Buffer, CompileOptions, Device, Program, Signature};
     use crate::transform::table::examples;
     use crate::{ApproxTopKOptions, Session, Tangent, target};
 
-    /// Results of a program on the CPU.
-    fn run(session: &Session, program: Program<'_>, function: &Function, arguments: &[Array]) -> Vec<Array> {
-        let options = session.compile_options();
-        let executable = session.client().compile(program, Signature::of(function), &options);
-        executable.and_then(|executable| executable.run_arrays(arguments)).unwrap_or_else(|problem| {
-            panic!("{problem}\n{program:?}");
-        })
+    /// Results of a program on devices of the CPU, one for each list of arguments.
+    fn run(
+        session: &Session,
+        program: Program<'_>,
+        function: &Function,
+        arguments: &[Vec<Array>],
+    ) -> Result<Vec<Vec<Array>>> {
+        let devices = session.client().devices();
+        let options = CompileOptions {
+            num_replicas: arguments.len(),
+            devices: devices.iter().take(arguments.len()).map(Device::id).collect(),
+            ..session.compile_options()
+        };
+        let executable = session.client().compile(program, Signature::of(function), &options)?;
+        let upload = |(arguments, device): (&Vec<Array>, &Device)| {
+            let upload = |array| session.client().buffer_from_array(array, device);
+            arguments.iter().map(upload).collect::<Result<Vec<_>>>()
+        };
+        let buffers = arguments.iter().zip(executable.devices()).map(upload).collect::<Result<Vec<_>>>()?;
+        let arguments: Vec<Vec<&Buffer>> = buffers.iter().map(|buffers| buffers.iter().collect()).collect();
+        let results = executable.run_replicas(&arguments)?;
+        results.iter().map(|results| results.iter().map(Buffer::to_array).collect()).collect()
     }
 
     #[test]
@@ -114,21 +129,29 @@ mod tests {
                 );
                 continue;
             }
-            let arguments: Vec<Array> = function
-                .parameter_shapes()
-                .iter()
-                .map(|shape| {
-                    let values = (0..shape.element_count()).map(|index| match shape.dtype() {
-                        // The first is positive: a loop doubles it until it is 10.
-                        dtype if dtype.is_float() => ((index * 7 + 4) % 11) as f64 / 8.0 - 0.375,
-                        _ => (index % 2) as f64,
-                    });
-                    Array::from_f64(shape.clone(), &values.collect::<Vec<_>>()).unwrap()
+            let argument = |shape: &Shape, replica: usize| {
+                let values = (0..shape.element_count()).map(|index| match shape.dtype() {
+                    // The first is positive: a loop doubles it until it is 10.
+                    dtype if dtype.is_float() => (((index + replica) * 7 + 4) % 11) as f64 / 8.0 - 0.375,
+                    _ => (index % 2) as f64,
+                });
+                Array::from_f64(shape.clone(), &values.collect::<Vec<_>>()).unwrap()
+            };
+            let replicas = if ["AllGather", "ReplicaId"].contains(&last.kind()) { 4 } else { 1 };
+            let arguments: Vec<Vec<Array>> = (0..replicas)
+                .map(|replica| {
+                    function.parameter_shapes().iter().map(|shape| argument(shape, replica)).collect()
                 })
                 .collect();
             let module = lower(&function, &target::cpu::CAPABILITIES, &Options::default()).unwrap().module;
-            let expected = run(session, Program::Hlo(&module.to_bytes()), &function, &arguments);
-            let got = run(session, Program::StableHlo(&text), &function, &arguments);
+            let run = |program| {
+                run(session, program, &function, &arguments).unwrap_or_else(|problem| {
+                    panic!("{problem}\n{program:?}");
+                })
+            };
+            let module = module.to_bytes();
+            let expected = run(Program::Hlo(&module)).concat();
+            let got = run(Program::StableHlo(&text)).concat();
             assert_eq!(got.len(), expected.len(), "{text}");
             for (got, expected) in got.iter().zip(&expected) {
                 assert_eq!(got.shape(), expected.shape(), "{text}");

@@ -4,10 +4,10 @@
 //! 2206.14286): the k best values along one dimension and their indices, of which an expected share, the recall
 //! target, are among the true k best.
 
-use crate::ann::recall::{ReductionSize, reduction_output_size};
 use crate::graph::{Tensor, placed};
 use crate::hlo;
 use crate::ops::{Narrowed, Operator};
+use crate::recall::{ReductionSize, reduction_output_size};
 use crate::shape::Dims;
 use crate::transform::{Batched, Dual, Jvp, Part, Partial, Transposition, Vmap, no_rule, zeros};
 use crate::{Array, DType, Error, Result, ScatterKind, Shape};

@@ -67,6 +67,7 @@ pub struct CustomCall {
     backend_config: String,
     api_version: ApiVersion,
     has_side_effect: bool,
+    any_layout: bool,
     computations: Vec<Arc<Function>>,
     reference: Option<Arc<Function>>,
     vmap_method: Option<VmapMethod>,
@@ -83,6 +84,7 @@ impl CustomCall {
             backend_config: String::new(),
             api_version: ApiVersion::TypedFfi,
             has_side_effect: false,
+            any_layout: false,
             computations: Vec::new(),
             reference: None,
             vmap_method: None,
@@ -115,6 +117,18 @@ impl CustomCall {
     /// ```
     pub fn side_effect(self) -> CustomCall {
         CustomCall { has_side_effect: true, ..self }
+    }
+
+    /// With operands and results in whatever layouts the compiler chooses: for calls that it knows itself, and can
+    /// fuse where they are free of layouts.
+    ///
+    /// ```
+    /// use xlann::{CustomCall, DType, Shape};
+    ///
+    /// let call = CustomCall::new("Sharding", [Shape::new(DType::F32, [8])]).any_layout();
+    /// ```
+    pub fn any_layout(self) -> CustomCall {
+        CustomCall { any_layout: true, ..self }
     }
 
     /// With one more function in the module that the target's reads, such as a comparator.
@@ -230,6 +244,9 @@ impl Operator for CustomCall {
         if self.has_side_effect {
             params.push(("has_side_effect", "true".to_owned()));
         }
+        if self.any_layout {
+            params.push(("any_layout", "true".to_owned()));
+        }
         if let Some(method) = self.vmap_method {
             params.push(("vmap_method", format!("{method:?}")));
         }
@@ -292,9 +309,11 @@ impl Operator for CustomCall {
             };
             instruction.called_computation_ids = computations;
             // Without, XLA may choose another layout than row-major.
-            instruction.constrain_layout = true;
-            instruction.operand_shapes_with_layout =
-                operands.iter().map(|operand| ShapeProto::from(operand.shape())).collect();
+            if !self.any_layout {
+                instruction.constrain_layout = true;
+                instruction.operand_shapes_with_layout =
+                    operands.iter().map(|operand| ShapeProto::from(operand.shape())).collect();
+            }
         }))
     }
 

@@ -44,6 +44,16 @@ pub(crate) trait Operator {
     /// The outputs on the host; the inputs have passed the shape rule.
     fn eval(&self, inputs: &[Array]) -> Result<Vec<Array>>;
 
+    /// How many replicas of the function it works together with; none where each computes it by itself.
+    fn replicas(&self) -> Option<usize> {
+        None
+    }
+
+    /// The outputs of each of several replicas on the host, whose inputs have passed the shape rule.
+    fn eval_replicas(&self, inputs: &[Vec<Array>]) -> Result<Vec<Vec<Array>>> {
+        inputs.iter().map(|inputs| self.eval(inputs)).collect()
+    }
+
     /// Adds the operator's instructions; the inputs have passed the shape rule.
     fn hlo(&self, module: &mut hlo::Builder, inputs: &[hlo::Value]) -> Result<Vec<hlo::Value>>;
 
@@ -210,6 +220,7 @@ operators! {
     scatter: Scatter;
     while_loop: While;
     conditional: Conditional;
+    collective: AllGather, ReplicaId;
     custom_call: CustomCall;
 }
 

@@ -227,6 +227,9 @@ structs! {
     }
 
     PJRT_Executable_Destroy_Args { extension_start: Extensions, executable: *mut PJRT_Executable }
+    PJRT_Executable_NumPartitions_Args {
+        extension_start: Extensions, executable: *mut PJRT_Executable, num_partitions: usize,
+    }
     PJRT_Executable_NumOutputs_Args {
         extension_start: Extensions, executable: *mut PJRT_Executable, num_outputs: usize,
     }
@@ -357,6 +360,7 @@ calls! {
     PJRT_DeviceDescription_Kind(PJRT_DeviceDescription_Kind_Args),
     PJRT_DeviceDescription_DebugString(PJRT_DeviceDescription_DebugString_Args),
     PJRT_Executable_Destroy(PJRT_Executable_Destroy_Args),
+    PJRT_Executable_NumPartitions(PJRT_Executable_NumPartitions_Args),
     PJRT_Executable_NumOutputs(PJRT_Executable_NumOutputs_Args),
     PJRT_Executable_OutputElementTypes(PJRT_Executable_OutputElementTypes_Args),
     PJRT_Executable_OutputDimensions(PJRT_Executable_OutputDimensions_Args),
@@ -517,7 +521,7 @@ api! {
     PJRT_Executable_Destroy: Function<PJRT_Executable_Destroy_Args>,
     PJRT_Executable_Name: Unused,
     PJRT_Executable_NumReplicas: Unused,
-    PJRT_Executable_NumPartitions: Unused,
+    PJRT_Executable_NumPartitions: Function<PJRT_Executable_NumPartitions_Args>,
     PJRT_Executable_NumOutputs: Function<PJRT_Executable_NumOutputs_Args>,
     PJRT_Executable_SizeOfGeneratedCodeInBytes: Function<PJRT_Executable_SizeOfGeneratedCodeInBytes_Args>,
     PJRT_Executable_GetCostAnalysis: Function<PJRT_Executable_GetCostAnalysis_Args>,

@@ -1,7 +1,7 @@
 //! Clients: a plugin's hold on its devices.
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::abi::*;
 use super::api::{Api, Value, element_type, slice, text, with_slots, write_named_values};
@@ -41,6 +41,9 @@ struct Inner {
     platform_version: String,
     devices: Vec<Device>,
     cache: Cache,
+    /// Held while a program is handed to several devices: if two programs came to them in different orders, the
+    /// devices would wait for each other for ever.
+    launch: Mutex<()>,
 }
 
 // SAFETY: PJRT clients and devices may be used from any thread.
@@ -102,6 +105,7 @@ impl Client {
             platform_version: String::new(),
             devices: Vec::new(),
             cache: Cache::default(),
+            launch: Mutex::default(),
         };
         inner.describe()?;
         if inner.devices.is_empty() {
@@ -169,12 +173,12 @@ impl Client {
         signature: Signature,
         options: &CompileOptions,
     ) -> Result<Executable> {
-        options.check(self.inner.devices.len())?;
+        options.check(&self.devices().iter().map(Device::id).collect::<Vec<_>>())?;
         let key = Key::new(program, signature, options);
         let loaded = self.inner.cache.get(key, |key| {
             key.check_signature()?;
             if self.is_in_host_memory() {
-                memory::check_compile(key.signature())?;
+                memory::check_compile(key.signature(), key.options().device_count())?;
             }
             let mut code = key.program().to_vec();
             let program = raw_program(&mut code, key.format());
@@ -349,6 +353,27 @@ impl Client {
         Origin { plugin: *plugin, platform_name, platform_version, signature, program }
     }
 
+    /// Requires that each of the first devices has room for what is `uploaded` and for what is `made` of it there, in
+    /// bytes, as far as that is known. In host memory, what is uploaded may be read where it is.
+    pub(crate) fn check_room(
+        &self,
+        name: &str,
+        devices: usize,
+        uploaded: u64,
+        made: u64,
+        read_in_place: bool,
+    ) -> Result<()> {
+        if self.is_in_host_memory() {
+            let of_all = |bytes: u64| bytes.saturating_mul(devices as u64);
+            return match read_in_place {
+                true => memory::check_upload(name, of_all(made), of_all(uploaded)),
+                false => memory::check_upload(name, of_all(made.saturating_add(uploaded)), 0),
+            };
+        }
+        let needed = uploaded.saturating_add(made);
+        self.devices().iter().take(devices).try_for_each(|device| memory::check_device(name, device, needed))
+    }
+
     /// The position of a device among this client's.
     fn index(&self, device: &Device) -> Result<usize> {
         self.device_index(device.raw)
@@ -366,6 +391,11 @@ impl Client {
 
     pub(super) fn api(&self) -> &'static Api {
         self.inner.plugin.api()
+    }
+
+    /// What is held while a program is handed to several devices.
+    pub(super) fn launch(&self) -> MutexGuard<'_, ()> {
+        self.inner.launch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

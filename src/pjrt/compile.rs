@@ -70,6 +70,9 @@ pub struct CompileOptions {
     pub num_replicas: usize,
     /// Over how many devices each copy is partitioned.
     pub num_partitions: usize,
+    /// The [ids](super::Device::id) of the devices: those of the first replica's partitions, then those of the
+    /// second's, and so on. Where there are none, the plugin chooses.
+    pub devices: Vec<i32>,
     /// Options of XLA's own by their names, such as `xla_cpu_enable_fast_math`; XLA refuses those that it does
     /// not know. None is a list of integers.
     pub overrides: Vec<(String, Value)>,
@@ -78,14 +81,15 @@ pub struct CompileOptions {
 impl Default for CompileOptions {
     /// One device, and XLA's own options as they are.
     fn default() -> CompileOptions {
-        CompileOptions { num_replicas: 1, num_partitions: 1, overrides: Vec::new() }
+        CompileOptions { num_replicas: 1, num_partitions: 1, devices: Vec::new(), overrides: Vec::new() }
     }
 }
 
 impl CompileOptions {
-    /// Requires that the program runs on at least one of `devices` devices, and on no more: plugins end the
-    /// process where it would not.
-    pub(super) fn check(&self, devices: usize) -> Result<()> {
+    /// Requires that the program runs on at least one of the devices of these ids, and on each at most once:
+    /// plugins end the process where it would not.
+    pub(super) fn check(&self, ids: &[i32]) -> Result<()> {
+        let devices = ids.len();
         let refused = |argument: &str, got: usize| {
             let expected = format!("from 1 on, with replicas times partitions at most {devices}");
             Err(Error::argument("compile", argument, expected, got))
@@ -93,9 +97,26 @@ impl CompileOptions {
         match self.num_replicas.checked_mul(self.num_partitions) {
             Some(0) if self.num_replicas == 0 => refused("num_replicas", 0),
             Some(0) => refused("num_partitions", 0),
-            Some(product) if product <= devices => Ok(()),
+            Some(product) if product <= devices => self.check_devices(ids, product),
             _ => refused("num_replicas", self.num_replicas),
         }
+    }
+
+    fn check_devices(&self, ids: &[i32], count: usize) -> Result<()> {
+        let mut left = ids.to_vec();
+        let mut take = |id: &i32| left.iter().position(|known| known == id).map(|index| left.remove(index));
+        if self.devices.is_empty()
+            || self.devices.len() == count && self.devices.iter().all(|id| take(id).is_some())
+        {
+            return Ok(());
+        }
+        let expected = format!("none, or {count} distinct ones of {ids:?}");
+        Err(Error::argument("compile", "devices", expected, format!("{:?}", self.devices)))
+    }
+
+    /// On how many devices the program runs; the options must have been checked.
+    pub(super) fn device_count(&self) -> usize {
+        self.num_replicas * self.num_partitions
     }
 
     /// The options as a serialized `CompileOptionsProto`.
@@ -106,6 +127,7 @@ impl CompileOptions {
                 num_replicas: self.num_replicas as i64,
                 num_partitions: self.num_partitions as i64,
                 use_spmd_partitioning: self.num_partitions > 1,
+                device_assignment: self.device_assignment(),
             }),
             env_option_overrides: self
                 .overrides
@@ -114,6 +136,18 @@ impl CompileOptions {
                 .collect(),
         }
         .encode_to_vec()
+    }
+
+    fn device_assignment(&self) -> Option<DeviceAssignmentProto> {
+        let of_partition = |partition: usize| {
+            let devices = self.devices.iter().skip(partition).step_by(self.num_partitions);
+            ComputationDevice { replica_device_ids: devices.map(|&id| id.into()).collect() }
+        };
+        (!self.devices.is_empty()).then(|| DeviceAssignmentProto {
+            replica_count: self.num_replicas as i32,
+            computation_count: self.num_partitions as i32,
+            computation_devices: (0..self.num_partitions).map(of_partition).collect(),
+        })
     }
 }
 
@@ -164,6 +198,25 @@ struct ExecutableBuildOptionsProto {
     num_partitions: i64,
     #[prost(bool, tag = "6")]
     use_spmd_partitioning: bool,
+    #[prost(message, optional, tag = "9")]
+    device_assignment: Option<DeviceAssignmentProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DeviceAssignmentProto {
+    #[prost(int32, tag = "1")]
+    replica_count: i32,
+    #[prost(int32, tag = "2")]
+    computation_count: i32,
+    /// One for each partition.
+    #[prost(message, repeated, tag = "3")]
+    computation_devices: Vec<ComputationDevice>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ComputationDevice {
+    #[prost(int64, repeated, tag = "1")]
+    replica_device_ids: Vec<i64>,
 }
 
 /// A program as the C API takes it: pointers to `code` and `format`, which must outlive their use.

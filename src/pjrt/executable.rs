@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::abi::*;
 use super::api::{Api, slice, with_slots};
 use super::buffer::Buffer;
-use super::client::Client;
+use super::client::{Client, Device};
 use super::compiled::{Compiled, Origin};
 use super::memory;
 use crate::{Array, Error, Function, Result, Shape};
@@ -58,7 +58,7 @@ impl Signature {
     }
 }
 
-/// A compiled program, loaded on a device. Copies of it are the same executable.
+/// A compiled program, loaded on one device or several. Copies of it are the same executable.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Session, Shape};
@@ -86,9 +86,11 @@ pub(super) struct Loaded {
     compiled: Compiled,
     /// The positions, among the client's devices, of those that it runs on.
     devices: Vec<usize>,
+    /// Over how many devices each copy of the program is partitioned.
+    partitions: usize,
     /// The position of every argument: callers keep their buffers unless they say otherwise.
     non_donatable: Vec<i64>,
-    /// The bytes that a run allocates in host memory, where those are many.
+    /// The bytes that a run allocates in host memory for all devices, where those are many.
     large: Option<u64>,
 }
 
@@ -125,21 +127,28 @@ impl Loaded {
             ..PJRT_LoadedExecutable_AddressableDevices_Args::new()
         };
         // SAFETY: the executable is alive, what it gives is ours, and its list of devices lives as long as it.
-        let (compiled, devices) = unsafe {
+        let (compiled, partitions, devices) = unsafe {
             api.call(&mut get)?;
             let compiled = Compiled::new(get.executable, origin)?;
+            let mut partitions = PJRT_Executable_NumPartitions_Args {
+                executable: get.executable,
+                ..PJRT_Executable_NumPartitions_Args::new()
+            };
+            api.call(&mut partitions)?;
             api.call(&mut devices)?;
-            (compiled, slice(devices.addressable_devices, devices.num_addressable_devices))
+            let devices = slice(devices.addressable_devices, devices.num_addressable_devices);
+            (compiled, partitions.num_partitions, devices)
         };
-        let devices = devices.iter().filter_map(|&device| client.device_index(device)).collect();
+        let devices: Vec<_> = devices.iter().filter_map(|&device| client.device_index(device)).collect();
         std::mem::forget(guard);
         let needed = compiled.memory().map_or(0, |memory| {
             let results = memory.results.saturating_sub(memory.aliased);
             results.saturating_add(memory.temporaries).max(0) as u64
         });
+        let needed = needed.saturating_mul(devices.len() as u64);
         let large = (client.is_in_host_memory() && needed >= LARGE).then_some(needed);
         let non_donatable = (0..compiled.signature().parameters.len() as i64).collect();
-        Ok(Loaded { api, raw, compiled, devices, non_donatable, large })
+        Ok(Loaded { api, raw, compiled, devices, partitions, non_donatable, large })
     }
 }
 
@@ -241,23 +250,7 @@ impl Executable {
     fn run_keeping(&self, arguments: &[&Buffer], non_donatable: &[i64]) -> Result<Vec<Buffer>> {
         let (signature, large) = (self.signature(), self.loaded.large);
         let device = self.device()?;
-        if arguments.len() != signature.parameters.len() {
-            return Err(self.argument_count(arguments.len()));
-        }
-        for (index, (argument, parameter)) in arguments.iter().zip(&signature.parameters).enumerate() {
-            self.check_shape(index, argument.shape(), parameter)?;
-            if *argument.client() != self.client || argument.device_index() != device {
-                return Err(Error::argument(
-                    "executable",
-                    format!("argument {index} of {}", signature.name),
-                    format!("on {:?} of the executable's client", self.client.devices()[device]),
-                    match *argument.client() == self.client {
-                        true => format!("one on {:?}", argument.device()),
-                        false => "one of another client".into(),
-                    },
-                ));
-            }
-        }
+        self.check_arguments(arguments, device)?;
         if let Some(needed) = large {
             memory::check_run(signature, needed)?;
         }
@@ -320,6 +313,113 @@ impl Executable {
         let buffers = arguments.iter().map(upload).collect::<Result<Vec<_>>>()?;
         let results = self.run(&buffers.iter().collect::<Vec<_>>())?;
         results.iter().map(Buffer::to_array).collect()
+    }
+
+    /// Runs it on all its devices at once: `arguments` holds those of each replica, on its device of
+    /// [`devices`](Executable::devices), and so do the results. The arguments stay usable.
+    ///
+    /// # Errors
+    /// Where there are not as many lists of arguments as replicas, or the replicas are partitioned; for each, as
+    /// [`run`](Executable::run).
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape, lower, target};
+    ///
+    /// let f = Function::trace("sum", &[Shape::new(DType::F32, [1])], |x| {
+    ///     x[0].all_gather(0, 2)?.reduce_sum(&[0])
+    /// })?;
+    /// if let Ok(session) = target::cpu::PLATFORM.session_with_devices(2) {
+    ///     let (sum, _) = session.compile_replicas(&f, &lower::Options::default(), 2)?;
+    ///     let client = session.client();
+    ///     let [x, y] = [Array::new([1], &[1f32])?, Array::new([1], &[2f32])?];
+    ///     let x = client.buffer_from_array(&x, sum.devices().next().unwrap())?;
+    ///     let y = client.buffer_from_array(&y, sum.devices().nth(1).unwrap())?;
+    ///     let results = sum.run_replicas(&[vec![&x], vec![&y]])?;
+    ///     assert_eq!(results[0][0].to_array()?, Array::scalar(3f32));
+    ///     assert_eq!(results[1][0].to_array()?, Array::scalar(3f32));
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn run_replicas(&self, arguments: &[Vec<&Buffer>]) -> Result<Vec<Vec<Buffer>>> {
+        let Loaded { devices, partitions, large, non_donatable, .. } = &*self.loaded;
+        let signature = self.signature();
+        if *partitions != 1 {
+            // What stands on a device is then a part of what the signature says.
+            let got = format!("{partitions} for {}", signature.name);
+            return Err(Error::argument("executable", "number of partitions", "1", got));
+        }
+        if arguments.len() != devices.len() {
+            let expected = format!("{}, one for each device of {}", devices.len(), signature.name);
+            return Err(Error::argument("executable", "lists of arguments", expected, arguments.len()));
+        }
+        for (arguments, &device) in arguments.iter().zip(devices) {
+            self.check_arguments(arguments, device)?;
+        }
+        if let Some(needed) = *large {
+            memory::check_run(signature, needed)?;
+        }
+        let mut options = PJRT_ExecuteOptions {
+            non_donatable_input_indices: non_donatable.as_ptr(),
+            num_non_donatable_input_indices: non_donatable.len(),
+            ..PJRT_ExecuteOptions::new()
+        };
+        let inputs: Vec<Vec<_>> = arguments
+            .iter()
+            .map(|arguments| arguments.iter().map(|argument| argument.raw()).collect())
+            .collect();
+        let mut outputs = vec![vec![std::ptr::null_mut(); signature.results.len()]; devices.len()];
+        let input_lists: Vec<_> = inputs.iter().map(|inputs| inputs.as_ptr()).collect();
+        let output_lists: Vec<_> = outputs.iter_mut().map(|outputs| outputs.as_mut_ptr()).collect();
+        let mut args = PJRT_LoadedExecutable_Execute_Args {
+            executable: self.loaded.raw,
+            options: &mut options,
+            argument_lists: input_lists.as_ptr(),
+            num_devices: devices.len(),
+            num_args: signature.parameters.len(),
+            output_lists: output_lists.as_ptr(),
+            ..PJRT_LoadedExecutable_Execute_Args::new()
+        };
+        let launch = self.client.launch();
+        // SAFETY: the executable and the buffers are alive, the lists during the call; there is a list for each
+        // device, with a buffer for each parameter and a slot for each result.
+        unsafe { self.loaded.api.call(&mut args)? };
+        drop(launch);
+        let results = outputs.into_iter().zip(devices).map(|(outputs, &device)| {
+            let result = |(raw, shape): (*mut PJRT_Buffer, &Shape)| {
+                // SAFETY: the plugin gave us one new buffer for each result; compile checked their shapes.
+                unsafe { Buffer::new(self.client.clone(), raw, shape.clone(), device) }
+            };
+            outputs.into_iter().zip(&signature.results).map(result).collect()
+        });
+        Ok(results.collect())
+    }
+
+    /// The devices that it runs on, in the order of its replicas.
+    pub fn devices(&self) -> impl ExactSizeIterator<Item = &Device> {
+        self.loaded.devices.iter().map(|&device| &self.client.devices()[device])
+    }
+
+    /// Requires that arguments are the parameters' and on the device at this position.
+    fn check_arguments(&self, arguments: &[&Buffer], device: usize) -> Result<()> {
+        let signature = self.signature();
+        if arguments.len() != signature.parameters.len() {
+            return Err(self.argument_count(arguments.len()));
+        }
+        for (index, (argument, parameter)) in arguments.iter().zip(&signature.parameters).enumerate() {
+            self.check_shape(index, argument.shape(), parameter)?;
+            if *argument.client() != self.client || argument.device_index() != device {
+                return Err(Error::argument(
+                    "executable",
+                    format!("argument {index} of {}", signature.name),
+                    format!("on {:?} of the executable's client", self.client.devices()[device]),
+                    match *argument.client() == self.client {
+                        true => format!("one on {:?}", argument.device()),
+                        false => "one of another client".into(),
+                    },
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The position of the one device that it runs on.

@@ -160,7 +160,8 @@ impl Topology {
         signature: Signature,
         options: &CompileOptions,
     ) -> Result<Compiled> {
-        options.check(self.device_count)?;
+        // Devices that are described are numbered from 0.
+        options.check(&(0..self.device_count as i32).collect::<Vec<_>>())?;
         let key = Key::new(program, signature, options);
         key.check_signature()?;
         let mut code = key.program().to_vec();

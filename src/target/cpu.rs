@@ -15,13 +15,15 @@ use crate::target::Platform;
 pub const PLATFORM: Platform = Platform {
     plugin: PluginSpec {
         name: "cpu",
-        environment: &[],
+        // Else it logs the number of devices that it is created with.
+        environment: &[("TF_CPP_MIN_LOG_LEVEL", "1")],
         device_files: &[],
         members: &["lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so", "fastatomstruct_xla_cpu/libpjrt_cpu.so"],
     },
     wheels: &[LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU],
     companions: &[],
     client_options: &[],
+    device_count_option: Some("cpu_device_count"),
     folder_options: &[],
     describe: None,
     // On by default, and it has maxima and minima drop NaNs.
@@ -37,10 +39,17 @@ pub const PLATFORM: Platform = Platform {
 pub const CAPABILITIES: Capabilities = Capabilities {
     target: "cpu",
     forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
+    sorted_at_once: 0,
     blocks_over_two_stage: 200,
     blocks_over_sort: 100,
+    blocks_over_full_sort: 2,
     two_stage_over_sort: 2,
+    bucket_multiple: 1,
+    strided_blocks: false,
     fast_top_k: &[DType::F16, DType::BF16, DType::F32],
+    fuses_into_top_k: false,
+    native: &[],
+    searched: &[DType::F32, DType::F64],
 };
 
 /// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.

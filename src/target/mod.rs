@@ -30,7 +30,8 @@ use crate::data::{self, ExecutableFile, Installed, Wheel};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
 use crate::pjrt::{
-    Client, CompileOptions, Compiled, Executable, Plugin, PluginSpec, Program, Signature, Topology, Value,
+    Client, CompileOptions, Compiled, Device, Executable, Plugin, PluginSpec, Program, Signature, Topology,
+    Value,
 };
 use crate::{Error, Result};
 
@@ -55,6 +56,8 @@ pub struct Platform {
     pub companions: &'static [(Wheel, &'static str)],
     /// The options that a client is created with.
     pub client_options: &'static [(&'static str, Value)],
+    /// The option by which a client is created with a number of devices, where that is not the machine's.
+    pub device_count_option: Option<&'static str>,
     /// The options of XLA's own that functions are compiled with.
     pub xla_options: &'static [(&'static str, bool)],
     /// Options of XLA's own that take a folder of companions, and where that is in a folder of packages.
@@ -145,7 +148,35 @@ impl Platform {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn session(&self) -> Result<Session> {
-        let client = Client::new(Plugin::find(&self.plugin)?, self.client_options)?;
+        self.session_of(self.client_options)
+    }
+
+    /// As [`session`](Platform::session), with a number of devices: as many as asked for where it can be chosen, as
+    /// on the CPU, whose devices share its processors and memory; elsewhere as many at least.
+    ///
+    /// # Errors
+    /// As [`session`](Platform::session), and where there are fewer devices.
+    ///
+    /// ```
+    /// use xlann::target::cpu;
+    ///
+    /// if let Ok(session) = cpu::PLATFORM.session_with_devices(4) {
+    ///     assert_eq!(session.client().devices().len(), 4);
+    /// }
+    /// ```
+    pub fn session_with_devices(&self, count: usize) -> Result<Session> {
+        let count_option = self.device_count_option.map(|name| (name, Value::Int(count as i64)));
+        let options: Vec<_> = self.client_options.iter().cloned().chain(count_option).collect();
+        let session = self.session_of(&options)?;
+        let there = session.client.devices().len();
+        if !(1..=there).contains(&count) {
+            return Err(Error::argument("session", "devices", format!("from 1 to {there}"), count));
+        }
+        Ok(session)
+    }
+
+    fn session_of(&self, options: &[(&str, Value)]) -> Result<Session> {
+        let client = Client::new(Plugin::find(&self.plugin)?, options)?;
         Ok(Session { client, platform: *self })
     }
 
@@ -165,7 +196,9 @@ impl Platform {
         &self,
         function: &Function,
         options: &lower::Options,
+        replicas: usize,
     ) -> Result<(Vec<u8>, Signature, Vec<Choice>)> {
+        function.check_replicas(replicas)?;
         let lowered = lower::lower(function, self.capabilities, options)?;
         Ok((lowered.module.to_bytes(), Signature::of(function), lowered.choices))
     }
@@ -308,15 +341,15 @@ impl Compiler {
     /// there are replicas; also gives which forms were taken.
     ///
     /// # Errors
-    /// Where an operator has no form on the target, or not the one asked for; where there are not as many devices
-    /// as replicas; and where the plugin does not compile the program.
+    /// Where an operator has no form on the target, or not the one asked for, or is one of another number of
+    /// replicas; where there are not as many devices as replicas; and where the plugin does not compile the program.
     pub fn compile(
         &self,
         function: &Function,
         options: &lower::Options,
         replicas: usize,
     ) -> Result<(Compiled, Vec<Choice>)> {
-        let (module, signature, choices) = self.platform.lower(function, options)?;
+        let (module, signature, choices) = self.platform.lower(function, options, replicas)?;
         let options = CompileOptions {
             num_replicas: replicas,
             ..self.platform.compile_options(self.topology.plugin())
@@ -441,8 +474,43 @@ impl Session {
         function: &Function,
         options: &lower::Options,
     ) -> Result<(Executable, Vec<Choice>)> {
-        let (module, signature, choices) = self.platform.lower(function, options)?;
-        Ok((self.client.compile(Program::Hlo(&module), signature, &self.compile_options())?, choices))
+        self.compile_replicas(function, options, 1)
+    }
+
+    /// As [`compile_with`](Session::compile_with), to run on as many devices as there are replicas, each with
+    /// arguments of its own ([`Executable::run_replicas`]): the first replica on the client's first device, and so
+    /// on. What replicas do together are operators such as [`Tensor::all_gather`](crate::Tensor::all_gather).
+    ///
+    /// # Errors
+    /// As [`compile_with`](Session::compile_with), and where there are not as many devices as replicas, or an
+    /// operator is one of another number of replicas.
+    ///
+    /// ```
+    /// use xlann::target::cpu;
+    /// use xlann::{DType, Function, Shape, lower};
+    ///
+    /// if let Ok(session) = cpu::PLATFORM.session_with_devices(2) {
+    ///     let f = Function::trace("sum", &[Shape::new(DType::F32, [1])], |x| {
+    ///         x[0].all_gather(0, 2)?.reduce_sum(&[0])
+    ///     })?;
+    ///     let (sum, _) = session.compile_replicas(&f, &lower::Options::default(), 2)?;
+    ///     assert_eq!(sum.devices().len(), 2);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn compile_replicas(
+        &self,
+        function: &Function,
+        options: &lower::Options,
+        replicas: usize,
+    ) -> Result<(Executable, Vec<Choice>)> {
+        let (module, signature, choices) = self.platform.lower(function, options, replicas)?;
+        let options = CompileOptions {
+            num_replicas: replicas,
+            devices: self.client.devices().iter().take(replicas).map(Device::id).collect(),
+            ..self.platform.compile_options(self.client.plugin())
+        };
+        Ok((self.client.compile(Program::Hlo(&module), signature, &options)?, choices))
     }
 
     /// Loads the executable that [`Compiled::save`] wrote to a file, in this process or another, or on a machine that
@@ -501,7 +569,7 @@ impl Session {
         function: &Function,
         options: &lower::Options,
     ) -> Result<Executable> {
-        let (module, ..) = self.platform.lower(function, options)?;
+        let (module, ..) = self.platform.lower(function, options, 1)?;
         let file = ExecutableFile::read(path)?;
         file.check_program(Program::Hlo(&module))?;
         self.client.load_file(&file)

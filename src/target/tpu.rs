@@ -1,5 +1,6 @@
 //! Cloud TPUs, through libtpu.
 
+use crate::DType;
 use crate::data::Wheel;
 use crate::lower::{Capabilities, Form};
 use crate::pjrt::PluginSpec;
@@ -31,19 +32,33 @@ pub const PLATFORM: Platform = Platform {
     companions: &[],
     client_options: &[],
     xla_options: &[],
+    device_count_option: None,
     folder_options: &[],
     describe: Some(|name| Ok(TopologySpec { name: name.to_owned(), options: Vec::new() })),
     capabilities: &CAPABILITIES,
 };
 
 /// What is lowered for TPUs.
+///
+/// libtpu fuses `PartialReduce` into the matrix product that feeds it, so that the scores never leave the chip; it
+/// refuses it for f64. Of sort-and-slice it makes a top-k that reads the rows once, for k up to some hundreds; by its
+/// estimates (`optimal_seconds`), that is an order of magnitude faster than the blocks form, and twice as fast where it
+/// does sort. The tighter reduction is never slower by the estimates: 0.1 to 27 % faster than XLA's for k from 10 to 100
+/// of 10^6 elements.
 pub const CAPABILITIES: Capabilities = Capabilities {
     target: "tpu",
-    forms: &[Form::Sort],
+    forms: &Form::ALL,
+    sorted_at_once: 0,
     blocks_over_two_stage: usize::MAX,
     blocks_over_sort: usize::MAX,
-    two_stage_over_sort: usize::MAX,
-    fast_top_k: &[],
+    blocks_over_full_sort: usize::MAX,
+    two_stage_over_sort: 2,
+    bucket_multiple: 128,
+    strided_blocks: true,
+    fast_top_k: &[DType::F16, DType::BF16, DType::F32],
+    fuses_into_top_k: true,
+    native: &[DType::F16, DType::BF16, DType::F32],
+    searched: &[DType::BF16, DType::F32],
 };
 
 /// libtpu, API 0.116: `libtpu/libtpu.so`. There is a wheel for each CPython, all with the same library.

@@ -101,6 +101,8 @@ fn array_examples() -> Result<Vec<Function>> {
         example(&[matrix(), matrix()], |x| x[0].dot_general(&x[1], (&[1], &[1]), (&[0], &[0])))?,
         example(&[matrix()], |x| x[0].top_k(2))?,
         example(&[matrix(), Shape::new(DType::S32, [4])], |x| x[0].take(&x[1], 0))?,
+        example(&[matrix()], |x| x[0].all_gather(1, 4))?,
+        example(&[], |x| x[0].builder().replica_id(4))?,
     ])
 }
 

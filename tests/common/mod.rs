@@ -3,8 +3,9 @@
 
 use std::sync::LazyLock;
 
-use xlann::pjrt::{Client, CompileOptions, Executable, Program, Signature};
-use xlann::{Error, Result, Session, Shape};
+use xlann::pjrt::{Buffer, Client, CompileOptions, Device, Executable, Program, Signature};
+use xlann::target::cpu;
+use xlann::{Array, Error, Function, Result, Session, Shape, lower};
 
 /// What needs a plugin, such as a session.
 ///
@@ -29,6 +30,30 @@ pub fn found<T>(platform: &str, result: Result<T>) -> Option<T> {
 pub fn session() -> Option<&'static Session> {
     static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| found("cpu", Session::cpu()));
     SESSION.as_ref()
+}
+
+/// A session with 4 devices on the CPU, one for all tests of a file, where that of [`session`] is one.
+pub fn devices() -> Option<&'static Session> {
+    static SESSION: LazyLock<Session> = LazyLock::new(|| cpu::PLATFORM.session_with_devices(4).unwrap());
+    session().map(|_| &*SESSION)
+}
+
+/// Runs a function on as many devices as there are lists of arguments, and gives what each has for results.
+pub fn run_replicas(
+    session: &Session,
+    function: &Function,
+    arguments: &[Vec<Array>],
+) -> Result<Vec<Vec<Array>>> {
+    let options = lower::Options::default();
+    let (executable, _) = session.compile_replicas(function, &options, arguments.len())?;
+    let upload = |(arguments, device): (&Vec<Array>, &Device)| {
+        let upload = |array| session.client().buffer_from_array(array, device);
+        arguments.iter().map(upload).collect::<Result<Vec<_>>>()
+    };
+    let buffers = arguments.iter().zip(executable.devices()).map(upload).collect::<Result<Vec<_>>>()?;
+    let arguments: Vec<Vec<&Buffer>> = buffers.iter().map(|buffers| buffers.iter().collect()).collect();
+    let results = executable.run_replicas(&arguments)?;
+    results.iter().map(|results| results.iter().map(Buffer::to_array).collect()).collect()
 }
 
 /// The client of that session.

@@ -2,10 +2,10 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 #[path = "../common/mod.rs"]
-mod common;
+pub mod common;
 
-pub use common::session;
-use xlann::lower::{self, Form, Options, lower};
+pub use common::{devices, session};
+use xlann::lower::{self, Capabilities, Form, Options, lower};
 use xlann::pjrt::{Executable, Program, Signature};
 use xlann::{ApproxTopKOptions, Array, DType, Function, Result, Session, Shape, target};
 
@@ -81,17 +81,27 @@ pub fn top_k(shape: &Shape, k: usize, min: bool, options: &ApproxTopKOptions) ->
     .unwrap()
 }
 
-/// Results of a function lowered in a form: its plain operators on the interpreter and, where there is one, on
-/// the CPU, for each of several lists of arguments.
+/// Results of a function lowered for the CPU in a form: its plain operators on the interpreter and, where there is one,
+/// on the CPU, for each of several lists of arguments.
 pub fn in_form(function: &Function, form: Option<Form>, arguments: &[Vec<Array>]) -> Vec<[Vec<Array>; 2]> {
-    let options = Options { approx_top_k: form };
-    let lowered = lower(function, &target::cpu::CAPABILITIES, &options).unwrap();
-    lowered.function.check().unwrap_or_else(|problem| panic!("{problem}\n{}", lowered.function));
-    let executable = session().map(|session| session.compile_with(function, &options).unwrap().0);
+    in_form_of(&target::cpu::CAPABILITIES, function, form, arguments)
+}
+
+/// As [`in_form`], lowered for any target. What only that has, the interpreter evaluates twice.
+pub fn in_form_of(
+    capabilities: &Capabilities,
+    function: &Function,
+    form: Option<Form>,
+    arguments: &[Vec<Array>],
+) -> Vec<[Vec<Array>; 2]> {
+    let lowered = lower(function, capabilities, &Options { approx_top_k: form }).unwrap().function;
+    lowered.check().unwrap_or_else(|problem| panic!("{problem}\n{lowered}"));
+    let plain = lowered.equations().iter().all(|equation| equation.operator() != "custom_call");
+    let executable = session().filter(|_| plain).map(|session| session.compile(&lowered).unwrap());
     arguments
         .iter()
         .map(|arguments| {
-            let expected = lowered.function.eval(arguments).unwrap();
+            let expected = lowered.eval(arguments).unwrap();
             let got = executable.as_ref().map(|executable| executable.run_arrays(arguments).unwrap());
             [got.unwrap_or_else(|| expected.clone()), expected]
         })
@@ -172,6 +182,22 @@ pub fn run_hlo(function: &Function, arguments: &[Array]) -> Vec<Array> {
     if let Some(session) = session() {
         let executable = session.compile(function).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
         run_on(&executable, arguments, &expected, function);
+    }
+    expected
+}
+
+/// As [`run`], for replicas of a function, each with its arguments and results.
+pub fn run_replicas(function: &Function, arguments: &[Vec<Array>]) -> Vec<Vec<Array>> {
+    function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    let expected =
+        function.eval_replicas(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    if let Some(session) = devices() {
+        let got = common::run_replicas(session, function, arguments)
+            .unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+        assert_eq!(got.len(), expected.len(), "{function}");
+        for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+            assert_close(got, expected, function);
+        }
     }
     expected
 }

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn sizes_are_jaxlibs() {
-    let table = include_str!("../../../tests/fixtures/reduction_output_size.csv");
+    let table = include_str!("../../tests/fixtures/reduction_output_size.csv");
     let mut rows = 0;
     for line in table.lines().filter(|line| !line.starts_with(['#', 'i'])) {
         let fields: Vec<&str> = line.split(',').collect();
@@ -195,33 +195,104 @@ fn bucket_counts_are_the_least_that_suffice() {
     assert_eq!(buckets_for_recall(1000, 3, 3, 1.0).unwrap(), 1);
 }
 
-#[test]
-fn recall_counts_the_truth_found_in_each_row() {
-    let truth = Array::new([2, 2], &[0, 1, 2, 3]).unwrap();
-    let of = |dims: [usize; 2], found: &[i32]| recall(&Array::new(dims, found).unwrap(), &truth);
-    assert_eq!(of([2, 2], &[1, 0, 3, 2]).unwrap(), 1.0);
-    assert_eq!(of([2, 2], &[2, 3, 0, 1]).unwrap(), 0.0);
-    assert_eq!(of([2, 3], &[1, 1, 1, 9, 3, -1]).unwrap(), 0.5);
-    assert_eq!(of([2, 0], &[]).unwrap(), 0.0);
-    let row = Array::new([2], &[5, 5]).unwrap();
-    assert_eq!(recall(&Array::new([1], &[5]).unwrap(), &row).unwrap(), 0.5);
+/// The recall over every placement of k marked elements among n, element j in the bucket that `bucket` gives.
+fn of_every_placement(n: usize, k: usize, bucket: impl Fn(usize) -> usize) -> f64 {
+    let (mut hits, mut placements) = (0, 0);
+    for marked in 0u32..1 << n {
+        if marked.count_ones() as usize == k {
+            let marked = (0..n).filter(|j| marked >> j & 1 == 1);
+            hits += marked.map(&bucket).collect::<std::collections::HashSet<_>>().len();
+            placements += 1;
+        }
+    }
+    hits as f64 / (placements * k) as f64
 }
 
 #[test]
-fn recall_refuses_what_does_not_match() {
-    let truth = Array::new([2, 2], &[0, 1, 2, 3]).unwrap();
-    let refusal = |found: Array, truth: &Array| recall(&found, truth).unwrap_err().to_string();
-    assert_eq!(
-        refusal(Array::new([1, 4], &[0; 4]).unwrap(), &truth),
-        "recall: found must be of dimensions [2] before the last, as truth, got s32[1,4]"
-    );
-    assert_eq!(
-        refusal(Array::new([2, 1], &[0f32; 2]).unwrap(), &truth),
-        "recall: found must be of dtype s32, got f32[2,1]"
-    );
-    assert_eq!(refusal(Array::scalar(1), &truth), "recall: found must be of rank 1 or more, got s32[]");
-    assert_eq!(
-        refusal(Array::new([2, 1], &[0; 2]).unwrap(), &Array::new([2, 0], &[0; 0]).unwrap()),
-        "recall: truth must be of at least one element, got s32[2,0]"
-    );
+fn recall_of_uneven_buckets_is_that_of_every_placement() {
+    for (n, k, buckets) in
+        [(10, 3, vec![4, 4, 2]), (9, 4, vec![1, 1, 3, 4]), (6, 6, vec![6]), (7, 2, vec![0, 7])]
+    {
+        let bucket = |j| {
+            let ends = buckets.iter().scan(0, |end, size| {
+                *end += size;
+                Some(*end)
+            });
+            ends.filter(|&end| end <= j).count()
+        };
+        let sizes: Vec<_> = buckets.iter().map(|&size| (size, 1.0)).collect();
+        let got = Recall::of_buckets(n, k, &sizes, 1).value();
+        assert!((got - of_every_placement(n, k, bucket)).abs() < 1e-14, "{n} {k} {buckets:?}");
+    }
+}
+
+#[test]
+fn recall_of_a_reduction_is_that_of_simulated_placements() {
+    let mut state = 11;
+    // Full groups and chunks, a last group of fewer chunks, a last chunk of fewer elements; vectors; one group.
+    for (n, rank, k, log2) in [
+        (4096, 2, 40, 3),
+        (5000, 2, 50, 3),
+        (5000, 1, 200, 1),
+        (700, 2, 60, 1),
+        (700, 2, 20, 3),
+        (1000, 2, 10, 1),
+    ] {
+        let chunk = if rank == 1 { 1024 } else { 128 };
+        let reduction = reduced(n, rank, log2);
+        let bucket = |j: usize| ((j / chunk) >> log2, j % chunk);
+        let (rounds, mut hits) = (3000, 0);
+        for _ in 0..rounds {
+            let mut marked = std::collections::HashSet::new();
+            while marked.len() < k {
+                marked.insert(splitmix(&mut state) as usize % n);
+            }
+            let found: std::collections::HashSet<_> = marked.into_iter().map(bucket).collect();
+            assert!(found.iter().all(|&(group, place)| group * chunk + place < reduction.size));
+            hits += found.len();
+        }
+        let simulated = hits as f64 / (rounds * k) as f64;
+        let got = reduction_recall(n, rank, k, reduction, None).unwrap();
+        assert!((got - simulated).abs() < 2.5e-3, "{n} {rank} {k} {log2}: {got}, {simulated}");
+    }
+}
+
+#[test]
+fn tight_reductions_meet_the_target_with_the_least() {
+    let mut smaller = 0;
+    for n in [1, 100, 129, 1000, 5000, 100_000, 131_072, 1_000_000] {
+        for rank in [1, 2] {
+            for k in [1, 2, 10, 100, 1000, 2048] {
+                for target in [0.5, 0.9, 0.95, 0.99, 0.999, 1.0] {
+                    for whole in [None, Some(4 * n), Some(100 * n)] {
+                        if k > n {
+                            continue;
+                        }
+                        let context = format!("{n} {rank} {k} {target} {whole:?}");
+                        let xla = reduction_output_size(n, rank, k, target, false, whole).unwrap();
+                        let tight = tight_reduction_output_size(n, rank, k, target, whole).unwrap();
+                        let recall = |to| reduction_recall(n, rank, k, to, whole).unwrap();
+                        assert!(recall(tight) >= target.into(), "{context}: {tight:?}");
+                        assert!(tight.size >= k && tight.size <= n, "{context}: {tight:?}");
+                        if xla.size >= k {
+                            assert!(recall(xla) >= target.into(), "{context}: {xla:?}");
+                            assert!(tight.size <= xla.size, "{context}: {tight:?} {xla:?}");
+                        }
+                        if tight.log2_reduction > 0 {
+                            let next = reduced(n, rank, tight.log2_reduction + 1);
+                            let less = next.size < tight.size && next.size >= k;
+                            assert!(!less || recall(next) < target.into(), "{context}: {tight:?}");
+                        }
+                        smaller += usize::from(tight.size < xla.size);
+                    }
+                }
+            }
+        }
+    }
+    assert!(smaller > 100, "{smaller}");
+    // Where XLA reduces nothing.
+    let of = |n, k, target| tight_reduction_output_size(n, 2, k, target, None).unwrap();
+    assert_eq!(reduction_output_size(131_072, 2, 2048, 0.99, false, None).unwrap().log2_reduction, 0);
+    assert_eq!(of(131_072, 2048, 0.99), ReductionSize { size: 65536, log2_reduction: 1 });
+    assert_eq!(of(1_000_000, 10, 1.0), ReductionSize { size: 1_000_000, log2_reduction: 0 });
 }

@@ -1,0 +1,137 @@
+//! How a database is split over devices, and what they find is put together.
+
+use std::cmp::Ordering;
+
+use crate::array::check_preds;
+use crate::data::MappedArray;
+use crate::{Array, Error, Result, Shape};
+
+use super::{Metric, Neighbors};
+
+/// The rows of a database, dealt out to devices in turn: device r has the rows r, r + devices, r + 2 devices and
+/// so on.
+///
+/// Vectors that are near to each other are often stored next to each other. In parts of adjacent rows, one device
+/// would then have all neighbours of a query, and too few buckets for them: each plans for its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sharding {
+    pub(super) devices: usize,
+    /// The rows of each device.
+    pub(super) rows: usize,
+    /// The last rows, too few to be dealt out: every device has them all.
+    pub(super) rest: usize,
+}
+
+impl Sharding {
+    pub(super) fn new(database: &Shape, devices: usize) -> Result<Sharding> {
+        let rows = database.dims()[0];
+        if !(1..=rows).contains(&devices) {
+            let expected = format!("from 1 to the database's {rows} rows");
+            return Err(Error::argument("search", "devices", expected, devices));
+        }
+        Ok(Sharding { devices, rows: rows / devices, rest: rows % devices })
+    }
+
+    /// The shapes of a device's own rows and, where there are any, of the rest.
+    pub(super) fn shapes(&self, database: &Shape) -> Vec<Shape> {
+        let of = |rows: usize| database.with_dims([rows, database.dims()[1]]);
+        [self.rows, self.rest].into_iter().filter(|&rows| rows > 0).map(of).collect()
+    }
+
+    /// The rows of one device, and the rest.
+    pub(super) fn deal(&self, database: &MappedArray, device: usize) -> Result<Vec<Array>> {
+        let bytes = database.as_bytes();
+        check_preds("search", database.shape(), bytes)?;
+        let row = bytes.len() / database.shape().dims()[0];
+        let dealt = self.rows * self.devices * row;
+        let own = |shape: Shape| {
+            Array::filled(shape, |target| {
+                let rows = bytes.chunks_exact(row).skip(device).step_by(self.devices);
+                for (target, row) in target.chunks_exact_mut(row).zip(rows) {
+                    target.copy_from_slice(row);
+                }
+            })
+        };
+        let rest = |shape: Shape| Array::filled(shape, |target| target.copy_from_slice(&bytes[dealt..]));
+        let mut shapes = self.shapes(database.shape()).into_iter();
+        Ok(shapes.next().map(own).into_iter().chain(shapes.next().map(rest)).collect())
+    }
+
+    /// The `k` best of what the devices found, equal ones in the order of their indices. The last columns are the
+    /// rest's, the same for all devices.
+    pub(super) fn aggregate(&self, found: &[Neighbors], metric: Metric, k: usize) -> Result<Neighbors> {
+        let shape = found[0].distances.shape();
+        let (queries, columns) = (shape.dims()[0], shape.dims()[1]);
+        let order = |a: &(f64, i32), b: &(f64, i32)| {
+            let best_first = match metric {
+                Metric::L2 => a.0.partial_cmp(&b.0),
+                Metric::InnerProduct | Metric::Cosine => b.0.partial_cmp(&a.0),
+            };
+            let nan_last = a.0.is_nan().cmp(&b.0.is_nan());
+            nan_last.then(best_first.unwrap_or(Ordering::Equal)).then(a.1.cmp(&b.1))
+        };
+        let found = found
+            .iter()
+            .map(|found| Ok((found.distances.to_f64(), found.indices.as_slice::<i32>()?)))
+            .collect::<Result<Vec<_>>>()?;
+        let (mut distances, mut indices) = (Vec::new(), Vec::new());
+        for query in 0..queries {
+            let row = query * columns..(query + 1) * columns;
+            let mut candidates: Vec<(f64, i32)> = Vec::new();
+            for (device, (distances, indices)) in found.iter().enumerate() {
+                let kept = if device == 0 { columns } else { columns - self.rest };
+                let row = distances[row.clone()].iter().zip(&indices[row.clone()]).take(kept);
+                candidates.extend(row.map(|(&distance, &index)| (distance, index)));
+            }
+            candidates.sort_unstable_by(order);
+            candidates.truncate(k);
+            distances.extend(candidates.iter().map(|(distance, _)| *distance));
+            indices.extend(candidates.iter().map(|(_, index)| *index));
+        }
+        Ok(Neighbors {
+            distances: Array::from_f64(shape.with_dims([queries, k]), &distances)?,
+            indices: Array::new([queries, k], &indices)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    #[test]
+    fn rows_are_dealt_out_in_turn() {
+        let database = Array::new([11, 1], &(0..11u8).collect::<Vec<_>>()).unwrap();
+        let sharding = Sharding::new(database.shape(), 3).unwrap();
+        assert_eq!(sharding, Sharding { devices: 3, rows: 3, rest: 2 });
+        let shapes = [Shape::new(DType::U8, [3, 1]), Shape::new(DType::U8, [2, 1])];
+        assert_eq!(sharding.shapes(database.shape()), shapes);
+        let dealt = |device| sharding.deal(&database.clone().into(), device).unwrap();
+        assert_eq!(dealt(0)[0].to_vec::<u8>().unwrap(), [0, 3, 6]);
+        assert_eq!(dealt(2)[0].to_vec::<u8>().unwrap(), [2, 5, 8]);
+        assert_eq!(dealt(2)[1].to_vec::<u8>().unwrap(), [9, 10]);
+
+        let even = Sharding::new(database.shape(), 11).unwrap();
+        assert_eq!(even.deal(&database.clone().into(), 10).unwrap(), [Array::new([1, 1], &[10u8]).unwrap()]);
+        assert_eq!(
+            Sharding::new(database.shape(), 12).unwrap_err().to_string(),
+            "search: devices must be from 1 to the database's 11 rows, got 12"
+        );
+        assert!(Sharding::new(database.shape(), 0).is_err());
+    }
+
+    #[test]
+    fn what_devices_found_is_ordered_by_distance_then_index() {
+        let found = |distances: [f32; 3], indices: [i32; 3]| Neighbors {
+            distances: Array::new([1, 3], &distances).unwrap(),
+            indices: Array::new([1, 3], &indices).unwrap(),
+        };
+        let sharding = Sharding { devices: 2, rows: 4, rest: 1 };
+        let both = [found([1.0, 2.0, 0.5], [6, 2, 8]), found([f32::NAN, 1.0, 0.5], [1, 3, 8])];
+        let best = |metric, k| sharding.aggregate(&both, metric, k).unwrap().indices.to_vec::<i32>().unwrap();
+        assert_eq!(best(Metric::L2, 5), [8, 3, 6, 2, 1]);
+        assert_eq!(best(Metric::InnerProduct, 3), [2, 3, 6]);
+        assert_eq!(best(Metric::Cosine, 5), [2, 3, 6, 8, 1]);
+    }
+}

@@ -1,0 +1,313 @@
+//! The lowerings of approximate top-k, compiled ahead of time for TPUs and a GPU that are described: what their compilers
+//! make of them.
+
+mod common;
+
+use std::collections::HashMap;
+
+use xlann::ann::{Metric, SearchOptions, max_inner_product, search_function};
+use xlann::hlo::HloModuleProto;
+use xlann::hlo::proto::{HloComputationProto, HloInstructionProto};
+use xlann::lower::{Choice, Form, Options};
+use xlann::target::{Compiler, Target};
+use xlann::{ApproxTopKOptions, DType, Function, Shape};
+
+const TPUS: [&str; 4] = ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"];
+
+/// A described target, unless its plugin is missing: then the test is over.
+fn compiler(text: &str) -> Option<Compiler> {
+    let target = Target::parse(text).unwrap();
+    common::found(target.platform().name(), target.describe())
+}
+
+fn asked(form: Form) -> Options {
+    Options { approx_top_k: Some(form) }
+}
+
+fn aim(recall_target: f32) -> ApproxTopKOptions {
+    ApproxTopKOptions { recall_target, ..ApproxTopKOptions::default() }
+}
+
+fn top_k(dtype: DType, dims: &[usize], k: usize, min: bool, options: &ApproxTopKOptions) -> Function {
+    Function::trace("top_k", &[Shape::new(dtype, dims)], |x| match min {
+        false => x[0].approx_max_k(k, options),
+        true => x[0].approx_min_k(k, options),
+    })
+    .unwrap()
+}
+
+/// The search for the 10 best inner products.
+fn mips(dtype: DType, queries: usize, rows: usize) -> Function {
+    let shapes = [Shape::new(dtype, [queries, 128]), Shape::new(dtype, [rows, 128])];
+    Function::trace("mips", &shapes, |x| max_inner_product(&x[0], &x[1], 10, &aim(0.95))).unwrap()
+}
+
+/// The module that the compiler's passes leave, with what was chosen.
+fn optimized(compiler: &Compiler, function: &Function, options: &Options) -> (HloModuleProto, Choice) {
+    let (compiled, mut choices) = compiler
+        .compile(function, options, 1)
+        .unwrap_or_else(|problem| panic!("{problem}\n{options:?} of {function}"));
+    (compiled.optimized_program().unwrap().module().unwrap(), choices.remove(0))
+}
+
+fn optimal_seconds(compiler: &Compiler, function: &Function, options: &Options) -> f64 {
+    let (compiled, _) = compiler.compile(function, options, 1).unwrap();
+    let costs = compiled.cost_analysis().unwrap();
+    let (_, seconds) = costs.iter().find(|(name, _)| name == "optimal_seconds").unwrap();
+    seconds.to_string().parse().unwrap()
+}
+
+/// The opcodes in a computation and in those that it calls.
+fn opcodes(computations: &HashMap<i64, &HloComputationProto>, id: i64) -> Vec<String> {
+    let instructions = &computations[&id].instructions;
+    let called = instructions.iter().flat_map(|instruction| &instruction.called_computation_ids);
+    let inner = called.flat_map(|&id| opcodes(computations, id));
+    inner.chain(instructions.iter().map(|instruction| instruction.opcode.clone())).collect()
+}
+
+/// The computation with a partial reduction, if there is one: the opcodes in it and in those that it calls.
+fn partial_reduction(module: &HloModuleProto) -> Option<Vec<String>> {
+    let computations: HashMap<i64, _> = module.computations.iter().map(|c| (c.id, c)).collect();
+    let reduces = |i: &HloInstructionProto| i.custom_call_target == "PartialReduce";
+    let mut found = module.computations.iter().filter(|c| c.instructions.iter().any(reduces));
+    let computation = found.next()?;
+    assert!(found.next().is_none(), "{module}");
+    Some(opcodes(&computations, computation.id))
+}
+
+/// How many elements each sort of a module sorts at a time, and each custom call that sorts.
+fn sorts(module: &HloModuleProto) -> Vec<i64> {
+    let instructions = module.computations.iter().flat_map(|computation| &computation.instructions);
+    let sorts = instructions.filter(|instruction| {
+        instruction.opcode == "sort" || instruction.custom_call_target.to_lowercase().contains("sort")
+    });
+    let mut sizes: Vec<i64> = sorts
+        .map(|sort| {
+            let shape = sort.shape.as_ref().unwrap();
+            let first = shape.tuple_shapes.first().unwrap_or(shape);
+            first.dimensions
+                [*sort.dimensions.first().unwrap_or(&(first.dimensions.len() as i64 - 1)) as usize]
+        })
+        .collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+#[test]
+fn partial_reductions_are_fused_with_the_matrix_product_on_every_tpu() {
+    for tpu in TPUS {
+        let Some(compiler) = compiler(&format!("tpu:{tpu}")) else { return };
+        for dtype in [DType::F32, DType::BF16] {
+            let inner_products = mips(dtype, 64, 100_000);
+            let options = SearchOptions {
+                squared_distances: false,
+                score_budget: usize::MAX,
+                ..SearchOptions::new(10)
+            };
+            let database = Shape::new(dtype, [100_000, 128]);
+            let distances = search_function(Metric::L2, &database, 64, &options).unwrap();
+            for function in [&inner_products, &distances] {
+                let (module, choice) = optimized(&compiler, function, &Options::default());
+                assert_eq!(choice.form, Form::NativeTight);
+                let opcodes = partial_reduction(&module).unwrap_or_else(|| panic!("{module}"));
+                let product = |opcode: &String| opcode == "convolution" || opcode == "dot";
+                assert!(opcodes.iter().any(product), "{dtype} for {tpu}: {module}");
+                assert_eq!(sorts(&module), [128], "{dtype} for {tpu}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_lowering_compiles_for_every_tpu() {
+    for tpu in TPUS {
+        let Some(compiler) = compiler(&format!("tpu:{tpu}")) else { return };
+        let function = mips(DType::BF16, 16, 20_000);
+        for form in Form::ALL {
+            let (module, choice) = optimized(&compiler, &function, &asked(form));
+            assert_eq!(choice.form, form);
+            let native = matches!(form, Form::Native | Form::NativeTight);
+            assert_eq!(partial_reduction(&module).is_some(), native, "{form} for {tpu}: {module}");
+            assert!(sorts(&module).iter().all(|&size| size < 10_000), "{form} for {tpu}: {module}");
+        }
+    }
+}
+
+#[test]
+fn native_forms_compile_for_any_shape_direction_and_dimension() {
+    let Some(compiler) = compiler("tpu:v5e:2x2") else { return };
+    let along = |dimension, aggregate_to_topk| ApproxTopKOptions {
+        reduction_dimension: dimension,
+        aggregate_to_topk,
+        ..aim(0.95)
+    };
+    for (dims, k, options) in [
+        (vec![100_003], 10, along(0, true)),
+        (vec![100_000], 10, along(0, false)),
+        (vec![100_000], 1, along(0, true)),
+        (vec![20_000, 7], 10, along(0, true)),
+        (vec![3, 20_000, 5], 10, along(1, true)),
+        (vec![3, 20_000, 5], 1, along(1, true)),
+        (vec![2, 3, 4, 5000], 10, along(-1, false)),
+        (vec![1, 1_000_001], 100, along(-1, true)),
+        // XLA's formula reduces nothing here, the exact one does.
+        (vec![2, 16_384], 500, along(-1, true)),
+        (
+            vec![8, 100_000],
+            10,
+            ApproxTopKOptions { reduction_input_size_override: Some(100_000_000), ..aim(0.95) },
+        ),
+    ] {
+        for (min, dtype) in [(false, DType::F32), (true, DType::BF16), (true, DType::F16)] {
+            let function = top_k(dtype, &dims, k, min, &options);
+            for form in [Form::Native, Form::NativeTight] {
+                let (compiled, choices) = compiler.compile(&function, &asked(form), 1).unwrap();
+                assert_eq!(compiled.result_shapes().unwrap(), function.result_shapes(), "{}", choices[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_tighter_reduction_pays_by_the_estimates() {
+    println!("TPU dtype queries k recall_target: XLA's size, the tighter one");
+    for tpu in TPUS {
+        let Some(compiler) = compiler(&format!("tpu:{tpu}")) else { return };
+        for (dtype, queries, k, target) in [
+            (DType::F32, 128, 10, 0.95),
+            (DType::BF16, 1024, 10, 0.95),
+            (DType::F32, 16, 10, 0.95),
+            (DType::BF16, 128, 100, 0.95),
+        ] {
+            let shapes = [Shape::new(dtype, [queries, 128]), Shape::new(dtype, [1_000_000, 128])];
+            let search =
+                Function::trace("mips", &shapes, |x| max_inner_product(&x[0], &x[1], k, &aim(target)))
+                    .unwrap();
+            let [xla, tight] = [Form::Native, Form::NativeTight]
+                .map(|form| optimal_seconds(&compiler, &search, &asked(form)));
+            println!("{tpu} {dtype} {queries} {k} {target}: {xla:.6e} {tight:.6e}");
+            assert!(tight > 0.0 && tight < xla, "{tight} and {xla} on {tpu}");
+        }
+    }
+}
+
+#[test]
+fn estimates_are_no_more_than_jaxs() {
+    let fixture = include_str!("fixtures/jax_estimates.csv");
+    let libtpu = fixture.lines().find_map(|line| line.strip_prefix("# libtpu ")).unwrap();
+    println!("TPU metric dtype queries: JAX's estimate, ours, in seconds");
+    let (mut compilers, mut compared) = (HashMap::new(), 0);
+    for line in fixture.lines().filter(|line| line.starts_with('v')) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [tpu, metric, dtype, scores, queries, seconds] = fields[..] else { panic!("{line}") };
+        if !compilers.contains_key(tpu) {
+            let Some(compiler) = compiler(&format!("tpu:{tpu}")) else { return };
+            let version = compiler.topology().platform_version();
+            if !version.contains(libtpu) {
+                println!("skipped: the estimates are those of libtpu {libtpu}, and this is {version}");
+                return;
+            }
+            compilers.insert(tpu, compiler);
+        }
+        let metric = Metric::ALL.into_iter().find(|each| each.name() == metric).unwrap();
+        let options =
+            SearchOptions { squared_distances: false, score_budget: usize::MAX, ..SearchOptions::new(10) };
+        let database = Shape::new(dtype.parse().unwrap(), [1_000_000, 128]);
+        let queries = queries.parse().unwrap();
+        let search = search_function(metric, &database, queries, &options).unwrap();
+        if search.result_shapes()[0].dtype().name() != scores {
+            continue;
+        }
+        let jax: f64 = seconds.parse().unwrap();
+        let ours = optimal_seconds(&compilers[tpu], &search, &Options::default());
+        println!("{tpu} {metric} {dtype} {queries}: {jax:.6e} {ours:.6e}");
+        assert!(ours > 0.0 && ours <= jax, "{ours}, JAX {jax}: {line}");
+        compared += 1;
+    }
+    assert_eq!(compared, 32);
+}
+
+/// Requires of the lowerings for an H100, of rows of that size, that nothing as long as a quarter of it is sorted.
+fn nothing_long_is_sorted(size: usize) {
+    let Some(compiler) = compiler("gpu:h100") else { return };
+    println!("dtype size k direction: lowering, sorted sizes");
+    for dtype in [DType::F32, DType::BF16] {
+        for k in [1, 10, 100, 1000] {
+            for min in [false, true] {
+                let function = top_k(dtype, &[128, size], k, min, &aim(0.95));
+                let (module, choice) = optimized(&compiler, &function, &Options::default());
+                let direction = if min { "min" } else { "max" };
+                println!("{dtype} {size} {k} {direction}: {} {:?}", choice.form, sorts(&module));
+                assert!(sorts(&module).iter().all(|&sorted| sorted < size as i64 / 4), "{choice}: {module}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_gpu_sorts_all_of_100_000() {
+    nothing_long_is_sorted(100_000);
+}
+
+#[test]
+fn no_gpu_sorts_all_of_1_000_000() {
+    nothing_long_is_sorted(1_000_000);
+}
+
+#[test]
+fn no_gpu_sorts_all_for_exact_results() {
+    let Some(compiler) = compiler("gpu:h100") else { return };
+    for (dtype, k, min) in [(DType::F32, 10, true), (DType::BF16, 100, false), (DType::F16, 1, false)] {
+        let function = top_k(dtype, &[128, 100_000], k, min, &aim(1.0));
+        let (module, choice) = optimized(&compiler, &function, &Options::default());
+        assert_eq!(choice.expected_recall, 1.0);
+        assert!(sorts(&module).iter().all(|&sorted| sorted < 25_000), "{choice}: {module}");
+    }
+    // The detection works.
+    let (module, _) =
+        optimized(&compiler, &top_k(DType::F32, &[128, 100_000], 100, true, &aim(1.0)), &asked(Form::Sort));
+    assert!(sorts(&module).contains(&100_000));
+}
+
+#[test]
+fn every_lowering_compiles_for_every_gpu() {
+    for gpu in ["h100", "h200", "a100"] {
+        let Some(compiler) = compiler(&format!("gpu:{gpu}")) else { return };
+        for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+            let function = top_k(dtype, &[16, 20_000], 10, true, &aim(0.95));
+            for form in [Form::Sort, Form::TwoStage, Form::Blocks] {
+                let (_, choice) = optimized(&compiler, &function, &asked(form));
+                assert_eq!(choice.form, form);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_operand_is_read_by_one_reduction_on_a_gpu() {
+    let Some(compiler) = compiler("gpu:h100") else { return };
+    for (target, form) in [(0.95, Form::TwoStage), (1.0, Form::Blocks)] {
+        let function = top_k(DType::F32, &[128, 100_000], 100, true, &aim(target));
+        let (module, choice) = optimized(&compiler, &function, &Options::default());
+        assert_eq!(choice.form, form);
+        let entry = module.computations.iter().find(|c| c.id == module.entry_computation_id).unwrap();
+        let operand = entry.instructions.iter().find(|i| i.opcode == "parameter").unwrap().id;
+        let reads = entry.instructions.iter().filter(|i| i.operand_ids.contains(&operand));
+        let reads: Vec<_> = reads.map(|i| (i.opcode.as_str(), i.fusion_kind.as_str())).collect();
+        match form {
+            // The tuple goes to the branch that is taken where there are NaNs among the results.
+            Form::TwoStage => {
+                assert_eq!(reads.len(), 2, "{module}");
+                assert!(reads.contains(&("fusion", "kInput")) && reads.contains(&("tuple", "")), "{reads:?}");
+            }
+            // The other gathers the elements of the best blocks.
+            _ => {
+                assert_eq!(reads.len(), 2, "{module}");
+                assert!(
+                    reads.contains(&("fusion", "kInput")) && reads.contains(&("fusion", "kLoop")),
+                    "{reads:?}"
+                );
+            }
+        }
+    }
+}

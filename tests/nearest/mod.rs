@@ -1,0 +1,88 @@
+//! Nearest neighbours by plain computation in f64, and what is searched for them.
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use xlann::ann::{Metric, Neighbors, SearchOptions};
+use xlann::{Array, DType, Shape};
+
+use crate::runner::random;
+
+/// The rows of a matrix.
+pub fn rows(array: &Array) -> Vec<Vec<f64>> {
+    let width = array.shape().dims()[1];
+    array.to_f64().chunks(width).map(<[f64]>::to_vec).collect()
+}
+
+/// The distance that the metric states.
+pub fn distance(metric: Metric, query: &[f64], row: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    match metric {
+        Metric::InnerProduct => dot(query, row),
+        Metric::L2 => query.iter().zip(row).map(|(a, b)| (a - b) * (a - b)).sum(),
+        Metric::Cosine => {
+            let norms = (dot(query, query) * dot(row, row)).sqrt();
+            if norms == 0.0 { 0.0 } else { dot(query, row) / norms }
+        }
+    }
+}
+
+/// The k best distances of each query, best first.
+pub fn best(metric: Metric, queries: &Array, database: &Array, k: usize) -> Vec<Vec<f64>> {
+    let database = rows(database);
+    let best_of = |query: &Vec<f64>| {
+        let mut distances: Vec<f64> = database.iter().map(|row| distance(metric, query, row)).collect();
+        let sign = if metric == Metric::L2 { 1.0 } else { -1.0 };
+        distances.sort_by(|a, b| (a * sign).partial_cmp(&(b * sign)).unwrap());
+        distances.truncate(k);
+        distances
+    };
+    rows(queries).iter().map(best_of).collect()
+}
+
+/// Requires that neighbours are the true ones but for near ties: distinct rows, each at the distance it states,
+/// and the distances the best there are, in order.
+pub fn assert_nearest(found: &Neighbors, metric: Metric, queries: &Array, database: &Array, context: &str) {
+    let k = found.indices.shape().dims()[1];
+    assert_eq!(found.indices.shape().dims(), [queries.shape().dims()[0], k], "{context}");
+    assert_eq!(found.distances.shape().dims(), found.indices.shape().dims(), "{context}");
+    let tolerance = if found.distances.shape().dtype() == DType::F64 { 1e-10 } else { 1e-4 };
+    let close = |a: f64, b: f64| (a - b).abs() <= tolerance * b.abs().max(1.0);
+    let data = rows(database);
+    let best = best(metric, queries, database, k);
+    let distances = rows(&found.distances);
+    for (index, query) in rows(queries).iter().enumerate() {
+        let indices = &found.indices.to_vec::<i32>().unwrap()[index * k..][..k];
+        let context = || format!("query {index}: {:?} at {indices:?}, {context}", distances[index]);
+        let distinct: std::collections::HashSet<_> = indices.iter().collect();
+        assert_eq!(distinct.len(), k, "a row comes twice: {}", context());
+        for ((&row, &got), &wanted) in indices.iter().zip(&distances[index]).zip(&best[index]) {
+            let stated = distance(metric, query, &data[row as usize]);
+            assert!(close(got, stated), "row {row} is at {stated}: {}", context());
+            assert!(close(got, wanted), "there is a {wanted}: {}", context());
+        }
+        let in_order =
+            |pair: &[f64]| if metric == Metric::L2 { pair[0] <= pair[1] } else { pair[0] >= pair[1] };
+        assert!(distances[index].windows(2).all(in_order), "best first: {}", context());
+        assert!(metric != Metric::L2 || distances[index].iter().all(|&d| d >= 0.0), "{}", context());
+    }
+}
+
+/// An exact search.
+pub fn exact(k: usize) -> SearchOptions {
+    SearchOptions { recall_target: 1.0, ..SearchOptions::new(k) }
+}
+
+/// A matrix of pseudo-random numbers.
+pub fn matrix(dtype: DType, dims: [usize; 2], seed: u64) -> Array {
+    let noise = random(Shape::new(DType::F64, dims), seed);
+    // Integers need more than -1..1, and unsigned ones no negative.
+    let scale = if dtype.is_float() { 1.0 } else { 100.0 };
+    let values: Vec<f64> = noise
+        .to_f64()
+        .iter()
+        .map(|value| {
+            let value = value * scale;
+            if dtype.is_unsigned_integer() { value.abs() } else { value }
+        })
+        .collect();
+    Array::from_f64(Shape::new(dtype, dims), &values).unwrap()
+}
