@@ -199,6 +199,7 @@ pub mod lower;
 mod ops;
 pub mod pjrt;
 mod recall;
+mod sha256;
 mod shape;
 pub mod target;
 pub mod transform;

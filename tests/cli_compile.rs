@@ -89,3 +89,49 @@ fn searches_are_those_that_suit_the_target() {
     let problem = "--dtype must be one of f32, f64, to which a search on the cpu converts others, got bf16";
     folder.refuses_command(folder.command_without_plugin(&words), 1, problem);
 }
+
+#[test]
+fn stablehlo_keeps_approximate_top_k_unless_a_form_is_asked_for() {
+    let folder = Folder::new();
+    let topk = "compile topk --shape 8x1000 -k 5 --min --emit stablehlo";
+    let printed = folder.run(topk);
+    assert!(printed.0.starts_with("module @topk {\n"), "{}", printed.0);
+    printed.contains("stablehlo.custom_call @ApproxTopK(%arg0, ");
+    let printed = folder.run(&format!("{topk} --lowering sort"));
+    assert!(
+        printed.0.starts_with("// approx_min_k f32[8,1000] k=5: sort (asked for)\nmodule @topk {\n"),
+        "{}",
+        printed.0
+    );
+    printed.contains("\"stablehlo.sort\"(");
+}
+
+#[test]
+fn executables_are_written_to_files() {
+    let folder = Folder::new();
+    folder.refuses(
+        "compile topk --shape 8x1000 -k 5 --emit executable",
+        1,
+        "--emit executable needs -o FILE",
+    );
+    for (target, platform) in [("cpu", "cpu"), ("tpu:v5e:2x2", "tpu")] {
+        let there = match target {
+            "cpu" => common::session().is_some(),
+            _ => compiles_for(target),
+        };
+        if !there {
+            continue;
+        }
+        let words =
+            format!("compile topk --shape 8x1000 -k 5 --emit executable --target {target} -o topk.exe");
+        folder.run_logged(&words).contains("topk.exe");
+        let file = xlann::data::ExecutableFile::read(folder.path("topk.exe")).unwrap();
+        assert_eq!((file.platform_name(), file.signature().name.as_str()), (platform, "topk"));
+    }
+    if let Some(session) = common::session() {
+        folder.run("compile topk --shape 2x4 -k 2 --emit executable -o topk.exe");
+        let operand = xlann::Array::new([2, 4], &[3f32, 9.0, 7.0, 1.0, -1.0, -4.0, -2.0, -3.0]).unwrap();
+        let results = session.load(folder.path("topk.exe")).unwrap().run_arrays(&[operand]).unwrap();
+        assert_eq!(results[0], xlann::Array::new([2, 2], &[9f32, 7.0, -1.0, -2.0]).unwrap());
+    }
+}

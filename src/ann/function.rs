@@ -4,7 +4,7 @@ use crate::ann::metric::{self, Metric};
 use crate::ann::search::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::graph::{Builder, Function, Tensor};
-use crate::{ApproxTopKOptions, Array, DType, Error, Result, Shape};
+use crate::{ApproxTopKOptions, DType, Error, Result, Shape};
 
 /// The search of `queries` queries as a function: of queries `[queries, d]`, the database and, for L2 and
 /// cosine, its norms ([`half_norms`](crate::ann::half_norms), [`inverse_norms`](crate::ann::inverse_norms));
@@ -203,16 +203,13 @@ impl Search<'_> {
         let block = rows / blocks;
         let builder = self.queries.builder();
         // From the last block to the first, each block's neighbours in front: equal ones stay in the order of
-        // their indices. A NaN is worse than every neighbour.
-        let state = [
-            &builder.scalar(blocks as i32)?,
-            &builder
-                .constant(Array::from_f64(Shape::scalar(dtype), &[f64::NAN])?)?
-                .broadcast_to(&[queries, k])?,
-            &builder.scalar(0i32)?.broadcast_to(&[queries, k])?,
-            &self.queries,
-            &self.database,
-        ];
+        // their indices.
+        let last = builder.scalar(((blocks - 1) * block) as i32)?;
+        let (distances, indices) =
+            self.of(&self.queries, &self.database, self.norms.as_ref(), &last, block)?.nearest(block)?;
+        let left = builder.scalar(blocks as i32 - 1)?;
+        let indices = (indices + last)?;
+        let state = [&left, &distances, &indices, &self.queries, &self.database];
         let state: Vec<&Tensor> = state.into_iter().chain(&self.norms).collect();
         let shapes: Vec<Shape> = state.iter().map(|tensor| tensor.shape().clone()).collect();
         let condition = Function::trace("blocks_left", &shapes, |x| x[0].greater(0))?;

@@ -92,8 +92,9 @@ pub struct Compile {
     /// gpu:FILE (XLA's target config as text) or a TPU topology such as tpu:v5e:2x2
     #[arg(long, global = true, default_value = "cpu", value_parser = Target::parse)]
     target: Target,
-    /// What to print: the program as it is lowered (hlo) or as the compiler's passes left it (optimized-hlo), or the
-    /// compiler's estimates (cost)
+    /// What to print: the program as it is lowered (hlo) or as the compiler's passes left it (optimized-hlo), as
+    /// StableHLO (stablehlo, which leaves approximate top-k to XLA unless --lowering says otherwise), or the compiler's
+    /// estimates (cost); or what to write to the file of -o: the executable
     #[arg(long, global = true, default_value = "hlo", value_name = "WHAT")]
     emit: Emit,
     /// Where to write it, instead of standard output
@@ -105,7 +106,10 @@ pub struct Compile {
 enum Emit {
     Hlo,
     OptimizedHlo,
+    #[value(name = "stablehlo")]
+    StableHlo,
     Cost,
+    Executable,
 }
 
 impl Compile {
@@ -116,6 +120,20 @@ impl Compile {
             Emit::Hlo => {
                 let lowered = lower::lower(&function, self.target.platform().capabilities, &options)?;
                 (lowered.choices, "hlo", lowered.module.to_string())
+            }
+            Emit::StableHlo if options.approx_top_k.is_none() => {
+                let text = lower::stablehlo(&function, self.target.platform().capabilities)?;
+                (Vec::new(), "stablehlo", text)
+            }
+            Emit::StableHlo => {
+                let lowered = lower::lower(&function, self.target.platform().capabilities, &options)?;
+                (lowered.choices, "stablehlo", lowered.module.to_stablehlo()?)
+            }
+            Emit::Executable => {
+                let Some(path) = &self.output else { anyhow::bail!("--emit executable needs -o FILE") };
+                let (compiled, choices) = self.compile(&function, &options)?;
+                compiled.get().save(path)?;
+                return Ok(emitted(&choices, "output", &path.display().to_string()));
             }
             Emit::OptimizedHlo => {
                 let (compiled, choices) = self.compile(&function, &options)?;

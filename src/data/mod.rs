@@ -10,6 +10,7 @@
 //! # Ok::<(), xlann::Error>(())
 //! ```
 
+pub use executable::ExecutableFile;
 pub use install::Installed;
 pub(crate) use install::install_plugin;
 pub use mapped::MappedArray;
@@ -21,6 +22,7 @@ use std::path::Path;
 use crate::{DType, Error, Result, Shape};
 
 mod atomic;
+mod executable;
 mod install;
 mod mapped;
 mod npy;

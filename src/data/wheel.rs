@@ -2,14 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use sha2::{Digest, Sha256};
-
 use super::{atomic, damaged};
-use crate::{Error, Result};
+use crate::{Error, Result, sha256};
 
 /// A Python wheel, pinned: one version, one platform, one hash.
 ///
@@ -103,17 +100,7 @@ impl Wheel {
     }
 
     fn check(&self, path: &Path, wheel: &mut File) -> Result<()> {
-        let mut hash = Sha256::new();
-        let mut part = vec![0; 1 << 20];
-        loop {
-            match wheel.read(&mut part) {
-                Ok(0) => break,
-                Ok(count) => hash.update(&part[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
-                Err(error) => return Err(Error::io(path)(error)),
-            }
-        }
-        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = sha256::text(&sha256::of_reader(wheel).map_err(Error::io(path))?);
         if hash != self.sha256 {
             return Err(self.failed(format!("the wheel's SHA-256 must be {}, got {hash}", self.sha256)));
         }

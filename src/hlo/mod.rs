@@ -21,6 +21,71 @@
 //! );
 //! # Ok::<(), xlann::Error>(())
 //! ```
+//!
+//! # Leaving the crate
+//!
+//! A function can be compiled and run by other systems than this crate. There are four forms of it, all made of what
+//! the crate itself compiles:
+//!
+//! | form | made by | read by |
+//! |---|---|---|
+//! | serialized HLO | [`HloModuleProto::to_bytes`] | PJRT plugins (program format `hlo`), XLA's tools |
+//! | HLO text | `Display` of [`HloModuleProto`] | XLA's tools, people; constants of more than 256 elements are lost |
+//! | StableHLO text | [`lower::stablehlo`](crate::lower::stablehlo), [`HloModuleProto::to_stablehlo`] | PJRT plugins (program format `mlir`), JAX, other MLIR compilers |
+//! | `xla::XlaComputation` | `HloModuleProto::to_xla_computation`, with the Cargo feature `xla-rs` | the crate `xla` |
+//!
+//! HLO is of one target: [`lower`](crate::lower::lower) has chosen the form of each approximate top-k. Whoever
+//! compiles it should set XLA's options as [`Platform::xla_options`](crate::target::Platform::xla_options) says.
+//!
+//! ```
+//! use xlann::{ApproxTopKOptions, DType, Function, Shape, lower, target};
+//! # let folder = tempfile::tempdir().unwrap();
+//!
+//! let best = Function::trace("best", &[Shape::new(DType::F32, [128, 100_000])], |x| {
+//!     x[0].approx_max_k(10, &ApproxTopKOptions::default())
+//! })?;
+//! let lowered = lower::lower(&best, &target::cpu::CAPABILITIES, &lower::Options::default())?;
+//! std::fs::write(folder.path().join("best.pb"), lowered.module.to_bytes()).unwrap();
+//! std::fs::write(folder.path().join("best.hlo"), lowered.module.to_string()).unwrap();
+//! # Ok::<(), xlann::Error>(())
+//! ```
+//!
+//! StableHLO comes in two ways. [`lower::stablehlo`](crate::lower::stablehlo) keeps approximate top-k as the operator
+//! `stablehlo.custom_call @ApproxTopK`, as JAX writes it: XLA chooses its form, and has its own opinion of NaNs.
+//! [`to_stablehlo`](HloModuleProto::to_stablehlo) writes the lowered module, in which that operator is none any more.
+//! A PJRT plugin compiles both; here, through this crate:
+//!
+//! ```
+//! use xlann::pjrt::{Program, Signature};
+//! use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape, lower, target};
+//!
+//! let best = Function::trace("best", &[Shape::new(DType::F32, [2, 3])], |x| {
+//!     x[0].approx_min_k(1, &ApproxTopKOptions::default())
+//! })?;
+//! let operator = lower::stablehlo(&best, &target::cpu::CAPABILITIES)?;
+//! assert!(operator.contains("stablehlo.custom_call @ApproxTopK(%arg0, "));
+//! let lowered = lower::lower(&best, &target::cpu::CAPABILITIES, &lower::Options::default())?;
+//! let plain = lowered.module.to_stablehlo()?;
+//! assert!(!plain.contains("ApproxTopK"));
+//!
+//! if let Ok(session) = Session::cpu() {
+//!     let distances = Array::new([2, 3], &[3f32, 9.0, 7.0, 4.0, 8.0, 2.0])?;
+//!     for text in [&operator, &plain] {
+//!         let (program, options) = (Program::StableHlo(text), session.compile_options());
+//!         let executable = session.client().compile(program, Signature::of(&best), &options)?;
+//!         let results = executable.run_arrays(std::slice::from_ref(&distances))?;
+//!         assert_eq!(results, [Array::new([2, 1], &[3f32, 2.0])?, Array::new([2, 1], &[0, 2])?]);
+//!     }
+//! }
+//! # Ok::<(), xlann::Error>(())
+//! ```
+//!
+//! The crate `xla` (xla-rs) is handed a module without a detour through a file:
+//! `client.compile(&lowered.module.to_xla_computation()?)` compiles it. To link, it needs XLA's C++ library in the
+//! folder `XLA_EXTENSION_DIR`; hence a Cargo feature, `xla-rs`, which is off by default.
+//!
+//! What a plugin made of a module leaves as a file, for another process with the same plugin:
+//! [`ExecutableFile`](crate::data::ExecutableFile).
 
 pub use proto::HloModuleProto;
 
@@ -29,6 +94,8 @@ mod mlir;
 mod print;
 pub mod proto;
 mod stablehlo;
+#[cfg(feature = "xla-rs")]
+mod xla_rs;
 
 pub(crate) use builder::{Builder, Computation, Value};
 pub(crate) use mlir::float;

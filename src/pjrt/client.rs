@@ -7,6 +7,7 @@ use super::abi::*;
 use super::api::{Api, Value, element_type, slice, text, with_slots, write_named_values};
 use super::buffer::Buffer;
 use super::compile::{Cache, CompileOptions, Key, Program, raw_program};
+use super::compiled::Origin;
 use super::event::{Event, in_callback};
 use super::executable::{Executable, Loaded, Signature};
 use super::memory;
@@ -192,12 +193,15 @@ impl Client {
             // SAFETY: the client is alive, and the program and the options are during the call.
             unsafe { self.api().call(&mut args)? };
             // SAFETY: the executable is new and ours.
-            unsafe { Loaded::new(self, args.executable, key.signature().clone()) }
+            unsafe {
+                Loaded::new(self, args.executable, self.origin(key.signature().clone(), Some(key.sha256())))
+            }
         })?;
         Ok(Executable::new(loaded, self.clone()))
     }
 
-    /// Loads an executable from what [`Compiled::serialize`](super::Compiled::serialize) gave.
+    /// Loads an executable from what [`Compiled::serialize`](super::Compiled::serialize) gave. What
+    /// [`Compiled::save`](super::Compiled::save) wrote, which is checked, [`load_file`](Client::load_file) loads.
     ///
     /// # Errors
     /// Where the plugin does not accept the bytes, as those of another build of it, or they have other results
@@ -227,7 +231,7 @@ impl Client {
         // SAFETY: the client is alive, and the bytes are during the call.
         unsafe { self.api().call(&mut args)? };
         // SAFETY: the executable is new and ours.
-        let loaded = unsafe { Loaded::new(self, args.loaded_executable, signature)? };
+        let loaded = unsafe { Loaded::new(self, args.loaded_executable, self.origin(signature, None))? };
         Ok(Executable::new(Arc::new(loaded), self.clone()))
     }
 
@@ -340,6 +344,13 @@ impl Client {
                 Err(problem)
             }
         }
+    }
+
+    /// Where the executables of this client come from.
+    fn origin(&self, signature: Signature, program: Option<[u8; 32]>) -> Origin {
+        let Inner { plugin, platform_name, platform_version, .. } = &*self.inner;
+        let (platform_name, platform_version) = (platform_name.clone(), platform_version.clone());
+        Origin { plugin: *plugin, platform_name, platform_version, signature, program }
     }
 
     /// Requires that each of the first devices has room for what is `uploaded` and for what is `made` of it there, in

@@ -11,7 +11,7 @@ use super::api::Value;
 use super::executable::{Loaded, Signature};
 use crate::hlo::HloModuleProto;
 use crate::hlo::proto::ShapeProto;
-use crate::{Error, Result};
+use crate::{Error, Result, sha256};
 
 /// A program in one of the forms that plugins compile.
 ///
@@ -31,6 +31,27 @@ pub enum Program<'a> {
     Hlo(&'a [u8]),
     /// A StableHLO module as text.
     StableHlo(&'a str),
+}
+
+impl<'a> Program<'a> {
+    /// The SHA-256 of the program's bytes, or of its text.
+    ///
+    /// ```
+    /// use xlann::pjrt::Program;
+    ///
+    /// assert_eq!(Program::StableHlo("module {}").sha256()[..4], [0xfd, 0x22, 0x4b, 0x31]);
+    /// ```
+    pub fn sha256(&self) -> [u8; 32] {
+        sha256::of_parts(&[self.content().1])
+    }
+
+    /// PJRT's name of the form, and the program's bytes.
+    fn content(self) -> (&'static str, &'a [u8]) {
+        match self {
+            Program::Hlo(bytes) => ("hlo", bytes),
+            Program::StableHlo(text) => ("mlir", text.as_bytes()),
+        }
+    }
 }
 
 /// On how many devices a program runs, and how it is compiled for them.
@@ -224,10 +245,7 @@ pub(super) struct Key {
 impl Key {
     pub fn new(program: Program<'_>, signature: Signature, options: &CompileOptions) -> Key {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let (format, program) = match program {
-            Program::Hlo(bytes) => ("hlo", bytes),
-            Program::StableHlo(text) => ("mlir", text.as_bytes()),
-        };
+        let (format, program) = program.content();
         Key {
             hash: HASHER.hash_one(program),
             format,
@@ -269,6 +287,11 @@ impl Key {
 
     pub fn program(&self) -> &[u8] {
         &self.program
+    }
+
+    /// As [`Program::sha256`].
+    pub fn sha256(&self) -> [u8; 32] {
+        sha256::of_parts(&[&self.program])
     }
 
     pub fn signature(&self) -> &Signature {

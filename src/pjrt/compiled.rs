@@ -4,6 +4,7 @@
 use super::abi::*;
 use super::api::{Api, Value, dtype_of, read_named_values, slice, text};
 use super::executable::Signature;
+use super::plugin::Plugin;
 use crate::hlo::HloModuleProto;
 use crate::hlo::proto::HloModuleProtoWithConfig;
 use crate::{Error, PjrtCode, Result, Shape};
@@ -28,8 +29,19 @@ use prost::Message;
 /// # Ok::<(), xlann::Error>(())
 /// ```
 pub struct Compiled {
-    api: &'static Api,
     raw: *mut PJRT_Executable,
+    origin: Origin,
+}
+
+/// What an executable was compiled from, and by what.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) plugin: Plugin,
+    pub(crate) platform_name: String,
+    pub(crate) platform_version: String,
+    pub(crate) signature: Signature,
+    /// The SHA-256 of the program; `None` where it was not compiled here, but loaded.
+    pub(crate) program: Option<[u8; 32]>,
 }
 
 // SAFETY: PJRT executables may be used from any thread.
@@ -118,23 +130,52 @@ pub struct CompiledMemory {
 }
 
 impl Compiled {
+    /// Takes an executable that the plugin gave, and checks the signature against it.
+    ///
     /// # Safety
     /// `raw` must be an executable of this plugin that nothing else destroys.
-    pub(super) unsafe fn new(api: &'static Api, raw: *mut PJRT_Executable) -> Compiled {
-        Compiled { api, raw }
+    pub(super) unsafe fn new(raw: *mut PJRT_Executable, origin: Origin) -> Result<Compiled> {
+        let compiled = Compiled { raw, origin };
+        let signature = compiled.signature();
+        for shape in signature.parameters.iter().chain(&signature.results) {
+            shape.checked_byte_count("executable")?;
+        }
+        let results = compiled.result_shapes()?;
+        if results != signature.results {
+            let list = |shapes: &[Shape]| {
+                format!("[{}]", shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", "))
+            };
+            let argument = format!("results of {}", signature.name);
+            return Err(Error::argument("executable", argument, list(&results), list(&signature.results)));
+        }
+        Ok(compiled)
     }
 
-    /// Requires that the results are those of the signature.
-    pub(super) fn check_results(&self, signature: &Signature) -> Result<()> {
-        let results = self.result_shapes()?;
-        if results == signature.results {
-            return Ok(());
-        }
-        let list = |shapes: &[Shape]| {
-            format!("[{}]", shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", "))
-        };
-        let argument = format!("results of {}", signature.name);
-        Err(Error::argument("executable", argument, list(&results), list(&signature.results)))
+    /// What it takes and gives.
+    pub fn signature(&self) -> &Signature {
+        &self.origin.signature
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The SHA-256 of the program that it was compiled from.
+    pub(crate) fn program(&self) -> Result<[u8; 32]> {
+        self.origin.program.ok_or_else(|| {
+            let (argument, expected) =
+                (format!("executable of {}", self.signature().name), "one that was compiled");
+            Error::argument(
+                "serialize",
+                argument,
+                expected,
+                "one that was loaded; copy what it was loaded from",
+            )
+        })
+    }
+
+    fn api(&self) -> &'static Api {
+        self.origin.plugin.api()
     }
 
     /// The shape of each result.
@@ -155,10 +196,10 @@ impl Compiled {
         };
         // SAFETY: the executable is alive, and the lists as long as it.
         let (types, ranks) = unsafe {
-            self.api.call(&mut count)?;
-            self.api.call(&mut types)?;
+            self.api().call(&mut count)?;
+            self.api().call(&mut types)?;
             dims.num_outputs = count.num_outputs;
-            self.api.call(&mut dims)?;
+            self.api().call(&mut dims)?;
             (slice(types.output_types, types.num_output_types), slice(dims.dim_sizes, count.num_outputs))
         };
         // SAFETY: the sizes of all results' dimensions stand one after the other.
@@ -190,14 +231,14 @@ impl Compiled {
             ..PJRT_Executable_OptimizedProgram_Args::new()
         };
         // SAFETY: the executable is alive; with a null code, only the size is asked for.
-        unsafe { self.api.call(&mut args)? };
+        unsafe { self.api().call(&mut args)? };
         // SAFETY: the plugin wrote the size through the pointer it was given.
         let size = unsafe { (*args.program).code_size };
         let mut bytes = vec![0u8; size];
         // SAFETY: the program is alive; it now has room for its code.
         let format = unsafe {
             (*args.program).code = bytes.as_mut_ptr().cast();
-            self.api.call(&mut args)?;
+            self.api().call(&mut args)?;
             text((*args.program).format, (*args.program).format_size)
         };
         Ok(OptimizedProgram { format, bytes })
@@ -214,7 +255,7 @@ impl Compiled {
         };
         // SAFETY: the executable is alive, and the properties as long as it.
         unsafe {
-            self.api.call(&mut args)?;
+            self.api().call(&mut args)?;
             Ok(read_named_values(args.properties, args.num_properties))
         }
     }
@@ -229,7 +270,7 @@ impl Compiled {
             ..PJRT_Executable_GetCompiledMemoryStats_Args::new()
         };
         // SAFETY: the executable is alive.
-        unsafe { self.api.call(&mut args)? };
+        unsafe { self.api().call(&mut args)? };
         Ok(CompiledMemory {
             generated_code: args.generated_code_size_in_bytes,
             arguments: args.argument_size_in_bytes,
@@ -249,20 +290,22 @@ impl Compiled {
             ..PJRT_Executable_SizeOfGeneratedCodeInBytes_Args::new()
         };
         // SAFETY: the executable is alive.
-        unsafe { self.api.call(&mut args)? };
+        unsafe { self.api().call(&mut args)? };
         Ok(args.size_in_bytes)
     }
 
     /// The executable as bytes, which the same build of the plugin can [load](super::Client::load) again.
     ///
     /// # Errors
-    /// Where the plugin cannot.
+    /// Where the plugin cannot, and where the executable was loaded from bytes itself: XLA:CPU would give such
+    /// without its code, which shows only when it is run.
     pub fn serialize(&self) -> Result<Vec<u8>> {
+        self.program()?;
         let mut args =
             PJRT_Executable_Serialize_Args { executable: self.raw, ..PJRT_Executable_Serialize_Args::new() };
         // SAFETY: the executable is alive; the bytes live until the deleter is called, once.
         unsafe {
-            self.api.call(&mut args)?;
+            self.api().call(&mut args)?;
             let bytes = slice(args.serialized_bytes.cast::<u8>(), args.serialized_bytes_size).to_vec();
             if let Some(delete) = args.serialized_executable_deleter {
                 delete(args.serialized_executable);
@@ -283,6 +326,6 @@ impl Drop for Compiled {
         let mut args =
             PJRT_Executable_Destroy_Args { executable: self.raw, ..PJRT_Executable_Destroy_Args::new() };
         // SAFETY: the executable is alive and ours. A failure to destroy it leaves nothing to be done.
-        let _ = unsafe { self.api.call(&mut args) };
+        let _ = unsafe { self.api().call(&mut args) };
     }
 }

@@ -7,7 +7,7 @@ use super::abi::*;
 use super::api::{Api, slice, with_slots};
 use super::buffer::Buffer;
 use super::client::{Client, Device};
-use super::compiled::Compiled;
+use super::compiled::{Compiled, Origin};
 use super::memory;
 use crate::{Array, Error, Function, Result, Shape};
 
@@ -84,7 +84,6 @@ pub(super) struct Loaded {
     api: &'static Api,
     raw: *mut PJRT_LoadedExecutable,
     compiled: Compiled,
-    signature: Signature,
     /// The positions, among the client's devices, of those that it runs on.
     devices: Vec<usize>,
     /// Over how many devices each copy of the program is partitioned.
@@ -108,11 +107,7 @@ impl Loaded {
     ///
     /// # Safety
     /// `raw` must be an executable of the client's that nothing else destroys.
-    pub unsafe fn new(
-        client: &Client,
-        raw: *mut PJRT_LoadedExecutable,
-        signature: Signature,
-    ) -> Result<Loaded> {
+    pub unsafe fn new(client: &Client, raw: *mut PJRT_LoadedExecutable, origin: Origin) -> Result<Loaded> {
         let api = client.api();
         /// Destroys the executable unless it becomes part of a `Loaded`.
         struct Guard(&'static Api, *mut PJRT_LoadedExecutable);
@@ -134,7 +129,7 @@ impl Loaded {
         // SAFETY: the executable is alive, what it gives is ours, and its list of devices lives as long as it.
         let (compiled, partitions, devices) = unsafe {
             api.call(&mut get)?;
-            let compiled = Compiled::new(api, get.executable);
+            let compiled = Compiled::new(get.executable, origin)?;
             let mut partitions = PJRT_Executable_NumPartitions_Args {
                 executable: get.executable,
                 ..PJRT_Executable_NumPartitions_Args::new()
@@ -145,10 +140,6 @@ impl Loaded {
             (compiled, partitions.num_partitions, devices)
         };
         let devices: Vec<_> = devices.iter().filter_map(|&device| client.device_index(device)).collect();
-        for shape in signature.parameters.iter().chain(&signature.results) {
-            shape.checked_byte_count("executable")?;
-        }
-        compiled.check_results(&signature)?;
         std::mem::forget(guard);
         let needed = compiled.memory().map_or(0, |memory| {
             let results = memory.results.saturating_sub(memory.aliased);
@@ -156,8 +147,8 @@ impl Loaded {
         });
         let needed = needed.saturating_mul(devices.len() as u64);
         let large = (client.is_in_host_memory() && needed >= LARGE).then_some(needed);
-        let non_donatable = (0..signature.parameters.len() as i64).collect();
-        Ok(Loaded { api, raw, compiled, signature, devices, partitions, non_donatable, large })
+        let non_donatable = (0..compiled.signature().parameters.len() as i64).collect();
+        Ok(Loaded { api, raw, compiled, devices, partitions, non_donatable, large })
     }
 }
 
@@ -184,7 +175,7 @@ impl Executable {
 
     /// What it takes and gives.
     pub fn signature(&self) -> &Signature {
-        &self.loaded.signature
+        self.loaded.compiled.signature()
     }
 
     /// The client that it was compiled with.
@@ -257,10 +248,10 @@ impl Executable {
     }
 
     fn run_keeping(&self, arguments: &[&Buffer], non_donatable: &[i64]) -> Result<Vec<Buffer>> {
-        let Loaded { signature, large, .. } = &*self.loaded;
+        let (signature, large) = (self.signature(), self.loaded.large);
         let device = self.device()?;
         self.check_arguments(arguments, device)?;
-        if let Some(needed) = *large {
+        if let Some(needed) = large {
             memory::check_run(signature, needed)?;
         }
         let mut options = PJRT_ExecuteOptions {
@@ -311,7 +302,7 @@ impl Executable {
     /// ```
     pub fn run_arrays(&self, arguments: &[Array]) -> Result<Vec<Array>> {
         let device = &self.client.devices()[self.device()?];
-        let parameters = &self.loaded.signature.parameters;
+        let parameters = &self.signature().parameters;
         if arguments.len() != parameters.len() {
             return Err(self.argument_count(arguments.len()));
         }
@@ -350,7 +341,8 @@ impl Executable {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn run_replicas(&self, arguments: &[Vec<&Buffer>]) -> Result<Vec<Vec<Buffer>>> {
-        let Loaded { signature, devices, partitions, large, non_donatable, .. } = &*self.loaded;
+        let Loaded { devices, partitions, large, non_donatable, .. } = &*self.loaded;
+        let signature = self.signature();
         if *partitions != 1 {
             // What stands on a device is then a part of what the signature says.
             let got = format!("{partitions} for {}", signature.name);

@@ -4,7 +4,7 @@
 use std::error::Error as _;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libloading::os::unix;
 
@@ -12,7 +12,7 @@ use super::abi::*;
 use super::api::{Api, Value, read_named_values};
 use super::elf::is_cut_short;
 use super::search::{PluginSpec, search_order};
-use crate::{Error, Result};
+use crate::{Error, Result, sha256};
 
 /// A loaded plugin. It is a handle: copies of it are the same plugin, which stays loaded until the process ends.
 ///
@@ -46,6 +46,7 @@ struct Loaded {
     path: PathBuf,
     raw: *const PJRT_Api,
     api: Api,
+    sha256: OnceLock<[u8; 32]>,
 }
 
 // SAFETY: `raw` is only compared; the rest is Send and Sync.
@@ -111,7 +112,8 @@ impl Plugin {
         // SAFETY: the first call into the plugin, as PJRT asks for.
         unsafe { api.call(&mut initialize) }
             .map_err(|problem| refused(format!("it does not start: {problem}")))?;
-        let loaded: &'static Loaded = Box::leak(Box::new(Loaded { path: canonical, raw, api }));
+        let loaded: &'static Loaded =
+            Box::leak(Box::new(Loaded { path: canonical, raw, api, sha256: OnceLock::new() }));
         plugins.push(loaded);
         Ok(Plugin { loaded })
     }
@@ -164,6 +166,22 @@ impl Plugin {
     /// The major and minor version of the PJRT C API that the plugin was built with.
     pub fn api_version(&self) -> (i32, i32) {
         self.api().version()
+    }
+
+    /// The SHA-256 of the shared library, in which builds of a plugin differ: executables of one are not for another.
+    ///
+    /// The library is read at the first call, of which a second or so is gone for some.
+    ///
+    /// # Errors
+    /// Where the library cannot be read any more.
+    pub fn sha256(&self) -> Result<[u8; 32]> {
+        if let Some(hash) = self.loaded.sha256.get() {
+            return Ok(*hash);
+        }
+        let path = self.path();
+        let library = std::fs::File::open(path).map_err(Error::io(path))?;
+        let hash = sha256::of_reader(library).map_err(Error::io(path))?;
+        Ok(*self.loaded.sha256.get_or_init(|| hash))
     }
 
     /// What the plugin says of itself, such as `xla_version` and `stablehlo_current_version`.

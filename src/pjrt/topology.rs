@@ -5,7 +5,7 @@ use super::abi::*;
 use super::api::{Api, Value, slice, text, write_named_values};
 use super::client::device_kind;
 use super::compile::{CompileOptions, Key, Program, raw_program};
-use super::compiled::Compiled;
+use super::compiled::{Compiled, Origin};
 use super::executable::Signature;
 use super::plugin::Plugin;
 use crate::{Error, Result};
@@ -174,14 +174,19 @@ impl Topology {
             compile_options_size: options.len(),
             ..PJRT_Compile_Args::new()
         };
+        let origin = Origin {
+            plugin: self.plugin,
+            platform_name: self.platform_name.clone(),
+            platform_version: self.platform_version.clone(),
+            signature: key.signature().clone(),
+            program: Some(key.sha256()),
+        };
         // SAFETY: the topology is alive, and the program and the options are during the call; the executable is new
         // and ours.
-        let compiled = unsafe {
+        unsafe {
             self.api().call(&mut args)?;
-            Compiled::new(self.api(), args.executable)
-        };
-        compiled.check_results(key.signature())?;
-        Ok(compiled)
+            Compiled::new(args.executable, origin)
+        }
     }
 
     fn api(&self) -> &'static Api {

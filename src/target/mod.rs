@@ -24,7 +24,9 @@ pub mod cpu;
 pub mod gpu;
 pub mod tpu;
 
-use crate::data::{self, Installed, Wheel};
+use std::path::Path;
+
+use crate::data::{self, ExecutableFile, Installed, Wheel};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
 use crate::pjrt::{
@@ -509,5 +511,67 @@ impl Session {
             ..self.platform.compile_options(self.client.plugin())
         };
         Ok((self.client.compile(Program::Hlo(&module), signature, &options)?, choices))
+    }
+
+    /// Loads the executable that [`Compiled::save`] wrote to a file, in this process or another, or on a machine that
+    /// has no such devices.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be read; [`Error::File`] where it is none of an executable, is damaged,
+    /// or its executable is for another platform or another build of the plugin.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Session, Shape};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     # let folder = tempfile::tempdir().unwrap();
+    ///     let path = folder.path().join("double.exe");
+    ///     let f = Function::trace("double", &[Shape::new(DType::F32, [2])], |x| &x[0] + &x[0])?;
+    ///     session.compile(&f)?.compiled().save(&path)?;
+    ///
+    ///     // In another process, with the same plugin:
+    ///     let double = Session::cpu()?.load(&path)?;
+    ///     assert_eq!(double.run_arrays(&[Array::new([2], &[1f32, 2.0])?])?, [Array::new([2], &[2f32, 4.0])?]);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<Executable> {
+        self.client.load_file(&ExecutableFile::read(path)?)
+    }
+
+    /// As [`load`](Session::load), of a file that should hold what [`compile_with`](Session::compile_with) gives for
+    /// this function and these options.
+    ///
+    /// # Errors
+    /// As [`load`](Session::load), and where the function, as it is lowered now, is another program than the file's
+    /// executable was compiled from.
+    ///
+    /// ```
+    /// use xlann::{DType, Error, Function, Session, Shape, lower};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     # let folder = tempfile::tempdir().unwrap();
+    ///     let path = folder.path().join("scale.exe");
+    ///     let scale = |factor: f32| {
+    ///         Function::trace("scale", &[Shape::new(DType::F32, [2])], |x| &x[0] * factor)
+    ///     };
+    ///     session.compile(&scale(2.0)?)?.compiled().save(&path)?;
+    ///
+    ///     let options = lower::Options::default();
+    ///     assert!(session.load_for(&path, &scale(2.0)?, &options).is_ok());
+    ///     assert!(matches!(session.load_for(&path, &scale(3.0)?, &options), Err(Error::File { .. })));
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn load_for(
+        &self,
+        path: impl AsRef<Path>,
+        function: &Function,
+        options: &lower::Options,
+    ) -> Result<Executable> {
+        let (module, ..) = self.platform.lower(function, options, 1)?;
+        let file = ExecutableFile::read(path)?;
+        file.check_program(Program::Hlo(&module))?;
+        self.client.load_file(&file)
     }
 }

@@ -19,7 +19,7 @@ impl Registry {
         archive.write_all(&b"library ".repeat(100_000)).unwrap();
         archive.finish().unwrap();
         let bytes = std::fs::read(folder.path().join("package.whl")).unwrap();
-        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = sha256::text(&sha256::of_parts(&[&bytes]));
         let wheel =
             Wheel { package: "package", version: "1.0", python: "py3", platform: "any", sha256: hash.leak() };
         Registry { folder, wheel }
