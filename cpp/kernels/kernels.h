@@ -1,0 +1,100 @@
+// The kernels: top-k of scores, and search fused with it. Plain functions over pointers and sizes.
+//
+// They allocate nothing and throw nothing: the caller asks how much scratch memory a call needs and hands it over.
+// They start no thread: the caller's Parallel does, or nothing does. Results do not depend on the number of threads.
+//
+// Order of scores, for greatest and least alike: equal ones by index, the lower first; -0.0 equals 0.0; NaN comes
+// after everything else, by index among themselves.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace xlann {
+
+enum class Status {
+  ok,
+  invalid_argument,
+  unsupported_instruction_set,
+  scratch_too_small,
+};
+
+enum class Type { f32, bf16, f16, f64, s8 };
+
+// What the kernels are compiled for. avx2 takes FMA and F16C too, avx512 the subsets F, BW, DQ, VL and CD.
+// avx512_bf16 and avx512_vnni are avx512 but for bf16 and s8 databases. automatic is the best of the machine's
+// for the type at hand.
+enum class InstructionSet { automatic, portable, avx2, avx512, avx512_bf16, avx512_vnni, neon };
+
+// Whether this build and this machine can run it.
+bool supported(InstructionSet set);
+const char* name(InstructionSet set);
+
+// How work is spread. `run` calls task(argument, i) once for each i < tasks, on any threads in any order, and returns
+// when all have returned. Tasks never wait for one another, so that one thread may run them all. Without a `run` they
+// run on the calling thread.
+struct Parallel {
+  int threads = 1;
+  void* context = nullptr;
+  void (*run)(void* context, int tasks, void (*task)(void* argument, int index), void* argument) = nullptr;
+};
+
+// The k greatest or least of each row of `operand`, best first. Indices are into the row.
+struct SelectK {
+  Type type = Type::f32;          // f32, bf16, f16 or f64
+  const void* operand = nullptr;  // [rows, columns]
+  int64_t rows = 0;
+  int64_t columns = 0;  // at most 2^31 - 1
+  int64_t k = 0;        // 1 <= k <= columns
+  bool least = false;
+  void* values = nullptr;      // [rows, k], of the operand's type, copied bit by bit
+  int32_t* indices = nullptr;  // [rows, k]
+  InstructionSet instruction_set = InstructionSet::automatic;
+};
+
+// Bytes of scratch, of any alignment; 0 where the arguments are refused.
+size_t select_k_scratch(const SelectK& call, const Parallel& parallel);
+Status select_k(const SelectK& call, void* scratch, size_t scratch_bytes, const Parallel& parallel);
+
+enum class Metric {
+  inner_product,  // the greatest query . row
+  l2,             // the least half_norms[row] - query . row
+};
+
+// For each query the k best rows of the database, best first.
+//
+// Products are summed in f32. For the types:
+// - f32, f16: rows and queries as they are.
+// - bf16: queries are rounded to bf16. avx512_bf16 takes subnormal numbers for 0 (its instruction does), others do not.
+// - s8: a row is scales[row] times its numbers. Queries are quantised likewise, to 127 steps of their greatest
+//   magnitude; sums of products are exact up to a dimension of 1040, and of 65536 with avx512_vnni. A query that is
+//   not finite has scores of NaN.
+// The sum of one score is taken in an order that depends on the instruction set, the dimension and the number of
+// queries, and on nothing else.
+struct FusedSearch {
+  Metric metric = Metric::inner_product;
+  Type type = Type::f32;              // f32, bf16, f16 or s8
+  const void* database = nullptr;     // [rows, dimension]
+  const float* scales = nullptr;      // [rows]; s8 only
+  const float* half_norms = nullptr;  // [rows]; l2 only
+  int64_t rows = 0;                   // at most 2^31 - 1
+  int64_t dimension = 0;
+  Type query_type = Type::f32;    // f32, bf16 or f16
+  const void* queries = nullptr;  // [query_count, dimension]
+  int64_t query_count = 0;
+  int64_t k = 0;  // 1 <= k <= rows
+  // Where given, the best `candidates` (k <= candidates <= rows) are found as above, then scored against these rows
+  // and the unrounded queries, and the k best of them returned.
+  const float* rerank_rows = nullptr;  // [rows, dimension]
+  int64_t candidates = 0;
+  float* values = nullptr;     // [query_count, k]; -0.0 is returned as 0.0
+  int32_t* indices = nullptr;  // [query_count, k]
+  InstructionSet instruction_set = InstructionSet::automatic;
+};
+
+// Bytes of scratch, of any alignment; 0 where the arguments are refused. At most about 64 MiB for a thread, but for
+// k in the millions (16 bytes for each of 2 k) and dimensions in the ten thousands.
+size_t fused_search_scratch(const FusedSearch& call, const Parallel& parallel);
+Status fused_search(const FusedSearch& call, void* scratch, size_t scratch_bytes, const Parallel& parallel);
+
+}  // namespace xlann

@@ -1,0 +1,168 @@
+#include "queries.h"
+
+#include <cmath>
+
+#include "convert.h"
+
+namespace xlann {
+namespace {
+
+int64_t elements_in_unit(QueryForm form) { return form == QueryForm::f32 ? 1 : form == QueryForm::bf16 ? 2 : 4; }
+
+int64_t vectors_of(const QueryLayout& layout, int64_t queries) { return (queries + layout.lanes - 1) / layout.lanes; }
+
+// The first vector of a panel; of the panel after the last, their number.
+int64_t first_vector(const QueryLayout& layout, int64_t queries, int64_t panel) {
+  const int64_t vectors = vectors_of(layout, queries), panels = panel_count(layout, queries);
+  return panel * (vectors / panels) + at_most(panel, vectors % panels);
+}
+
+float element(const FusedSearch& call, int64_t at) {
+  switch (call.query_type) {
+    case Type::bf16:
+      return float_of_bf16(static_cast<const uint16_t*>(call.queries)[at]);
+    case Type::f16:
+      return float_of_f16(static_cast<const uint16_t*>(call.queries)[at]);
+    default:
+      return static_cast<const float*>(call.queries)[at];
+  }
+}
+
+// What a query of a quantised search is multiplied by, to have numbers in [-127, 127].
+struct Quantiser {
+  float scale;
+  float inverse;
+
+  Quantiser(const FusedSearch& call, int64_t start) {
+    float greatest = 0;
+    bool finite = true;
+    for (int64_t j = 0; j < call.dimension; ++j) {
+      const float magnitude = std::fabs(element(call, start + j));
+      finite = finite && magnitude < INFINITY;
+      greatest = magnitude > greatest ? magnitude : greatest;
+    }
+    scale = finite ? greatest / 127 : NAN;
+    inverse = finite && greatest > 0 ? 127 / greatest : 0;
+    // Of a subnormal magnitude there is no inverse.
+    if (!(inverse < INFINITY)) scale = inverse = 0;
+  }
+
+  int32_t operator()(float x) const {
+    // To nearest, ties to even; the compiler may not fold it.
+    const float rounded = std::nearbyint(x * inverse);
+    return inverse == 0 ? 0 : static_cast<int32_t>(rounded < -127 ? -127 : rounded > 127 ? 127 : rounded);
+  }
+};
+
+// Writes one query, element j to place(j).
+template <class Place>
+void pack_query(const QueryLayout& layout, const FusedSearch& call, int64_t query, int64_t slot,
+                const PackedQueries& packed, Place place) {
+  const int64_t dimension = call.dimension, start = query * dimension;
+  char* const bytes = static_cast<char*>(packed.packed);
+  if (call.type != Type::s8) {
+    const bool rounds = call.type == Type::bf16;
+    for (int64_t j = 0; j < dimension; ++j) {
+      const float x = element(call, start + j);
+      if (layout.form == QueryForm::bf16) {
+        reinterpret_cast<uint16_t*>(bytes)[place(j)] = bf16_of_float(x);
+      } else {
+        reinterpret_cast<float*>(bytes)[place(j)] = rounds ? float_of_bf16(bf16_of_float(x)) : x;
+      }
+    }
+    return;
+  }
+  const Quantiser quantise(call, start);
+  int32_t sum = 0;
+  for (int64_t j = 0; j < dimension; ++j) {
+    const int32_t x = quantise(element(call, start + j));
+    if (layout.form == QueryForm::s8) {
+      reinterpret_cast<int8_t*>(bytes)[place(j)] = static_cast<int8_t>(x);
+      sum += x;
+    } else {
+      reinterpret_cast<float*>(bytes)[place(j)] = static_cast<float>(x);
+    }
+  }
+  packed.scales[slot] = quantise.scale;
+  packed.offsets[slot] = -128 * sum;
+}
+
+}  // namespace
+
+QueryLayout layout_of(const SearchRoutines& search, bool streams, int64_t queries, int64_t dimension) {
+  QueryLayout layout;
+  layout.form = search.form;
+  layout.streams = streams;
+  layout.lanes = search.lanes;
+  layout.vectors = search.vectors;
+  layout.queries = queries;
+  const int64_t unit = elements_in_unit(search.form);
+  layout.steps = (dimension + unit - 1) / unit;
+  layout.stride = (dimension + search.stream_elements - 1) / search.stream_elements * search.stream_elements;
+  return layout;
+}
+
+PackedQueries take_queries(const QueryLayout& layout, Arena& arena) {
+  const int64_t padded = vectors_of(layout, layout.queries) * layout.lanes;
+  PackedQueries packed;
+  const int64_t bytes = layout.streams ? layout.queries * layout.stride * (4 / elements_in_unit(layout.form))
+                                       : padded * layout.steps * 4;
+  packed.packed = arena.take<char>(bytes);
+  packed.scales = arena.take<float>(padded);
+  packed.offsets = arena.take<int32_t>(padded);
+  return packed;
+}
+
+int64_t panel_count(const QueryLayout& layout, int64_t queries) {
+  return layout.streams ? 1 : (vectors_of(layout, queries) + layout.vectors - 1) / layout.vectors;
+}
+
+int64_t panel_queries(const QueryLayout& layout, int64_t queries, int64_t panel) {
+  if (layout.streams) return queries;
+  const int64_t first = first_vector(layout, queries, panel) * layout.lanes;
+  return at_most(first_vector(layout, queries, panel + 1) * layout.lanes, queries) - first;
+}
+
+Panel panel_at(const QueryLayout& layout, const PackedQueries& packed, int64_t queries, int64_t panel) {
+  const int64_t vector = layout.streams ? 0 : first_vector(layout, queries, panel);
+  const int64_t first = vector * layout.lanes;
+  Panel at;
+  at.packed = static_cast<char*>(packed.packed) + first * layout.steps * 4;
+  at.scales = packed.scales + first;
+  at.offsets = packed.offsets + first;
+  at.vectors = layout.streams ? 0 : static_cast<int32_t>(first_vector(layout, queries, panel + 1) - vector);
+  at.queries = static_cast<int32_t>(panel_queries(layout, queries, panel));
+  at.first = static_cast<int32_t>(first);
+  at.stride = layout.stride;
+  return at;
+}
+
+void pack_panel(const QueryLayout& layout, const FusedSearch& call, int64_t first_query, int64_t queries,
+                int64_t panel, const PackedQueries& packed) {
+  const Panel at = panel_at(layout, packed, queries, panel);
+  const int64_t unit = elements_in_unit(layout.form);
+  const int64_t lanes = layout.streams ? at.queries : at.vectors * layout.lanes;
+  const int64_t bytes = layout.streams ? at.queries * layout.stride * (4 / unit) : lanes * layout.steps * 4;
+  PackedQueries here = packed;
+  here.packed = const_cast<void*>(at.packed);
+  std::memset(here.packed, 0, static_cast<size_t>(bytes));
+  for (int64_t q = at.queries; q < lanes; ++q) {
+    packed.scales[at.first + q] = 0;
+    packed.offsets[at.first + q] = 0;
+  }
+  for (int64_t q = 0; q < at.queries; ++q) {
+    const int64_t query = first_query + at.first + q;
+    if (layout.streams) {
+      pack_query(layout, call, query, at.first + q, here, [&](int64_t j) { return q * layout.stride + j; });
+    } else {
+      pack_query(layout, call, query, at.first + q, here,
+                 [&](int64_t j) { return (j / unit * lanes + q) * unit + j % unit; });
+    }
+  }
+}
+
+void read_query(const FusedSearch& call, int64_t query, float* to) {
+  for (int64_t j = 0; j < call.dimension; ++j) to[j] = element(call, query * call.dimension + j);
+}
+
+}  // namespace xlann

@@ -1,0 +1,87 @@
+// What each instruction set brings: the inner loops, as tables of functions.
+#pragma once
+
+#include <cstdint>
+
+#include "candidates.h"
+#include "kernels.h"
+
+namespace xlann {
+
+// Rows of a database, contiguous.
+struct Block {
+  const void* rows;
+  const float* scales;      // of these rows, or null
+  const float* half_norms;  // of these rows, or null
+  int64_t count;
+  int64_t dimension;
+  int32_t first;  // index of the first row
+};
+
+// The candidates of all queries at hand, for one worker.
+struct Candidates {
+  List<int32_t>* lists;
+  float* thresholds;  // value_of(lists[i].threshold), side by side for vectors
+};
+
+// How the multiplications of a routine want the queries.
+enum class QueryForm {
+  f32,   // floats
+  bf16,  // pairs of bf16
+  s8,    // four s8
+};
+
+// Some queries, packed for a tile routine: for each step of the dimension `vectors` vectors with a query in each
+// lane, of 4 bytes: one float, two bf16 or four s8 of consecutive dimensions.
+// For a stream routine: query after query, padded with zeros.
+struct Panel {
+  const void* packed;
+  const float* scales;     // of these queries, or null
+  const int32_t* offsets;  // what the sum of a query's products starts from; form s8 only
+  int32_t vectors;         // tile only
+  int32_t queries;         // stream only
+  int32_t first;           // index of the first query among the candidates
+  int64_t stride;          // stream only: elements from a query to the next
+};
+
+using BlockRoutine = void (*)(const Block& block, const Panel& panel, Candidates& candidates);
+
+struct SearchRoutines {
+  // Many queries: a block of rows in the widened form times a panel of queries.
+  BlockRoutine tile;
+  QueryForm form;
+  bool widened;      // rows are made f32 first
+  int32_t lanes;     // queries in a vector
+  int32_t vectors;   // at most, in a panel
+  // Few queries: rows as they are.
+  BlockRoutine stream;
+  int32_t stream_elements;  // elements of a row that one multiplication takes; queries are padded to a multiple
+};
+
+struct Routines {
+  SearchRoutines search[5];  // by type; none of f64
+  // Appends what passes of row[begin..end) to the list (of int64_t for f64), signs turned over for the least.
+  void (*scan[5])(const void* row, int32_t begin, int32_t end, bool least, void* list);
+  void (*widen[5])(const void* from, float* to, int64_t count);
+  void (*compact)(List<int32_t>& list, int32_t index);
+  void (*compact_wide)(List<int64_t>& list, int32_t index);
+  // dot(query, row), of f32.
+  float (*dot)(const float* a, const float* b, int64_t dimension);
+};
+
+// The tables of a supported set; automatic takes the best one for the type. Null where it is not supported.
+const Routines* routines(InstructionSet set);
+const SearchRoutines* search_routines(InstructionSet set, Type type);
+
+extern const Routines portable_routines;
+#if defined(__x86_64__)
+extern const Routines avx2_routines;
+extern const Routines avx512_routines;
+extern const SearchRoutines avx512_bf16_search;
+extern const SearchRoutines avx512_vnni_search;
+#endif
+#if defined(__aarch64__)
+extern const Routines neon_routines;
+#endif
+
+}  // namespace xlann

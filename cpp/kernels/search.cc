@@ -1,0 +1,292 @@
+// Search: how queries are packed, work is split, and candidates become results.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <functional>
+
+#include "parallel.h"
+#include "queries.h"
+#include "routines.h"
+
+namespace xlann {
+namespace {
+
+// A row of this many bytes of blocks stays in the second-level cache beside a panel of queries.
+constexpr int64_t block_bytes = 256 << 10;
+// Candidates of one worker.
+constexpr int64_t list_bytes = 32 << 20;
+
+int64_t bytes_of(Type type) {
+  switch (type) {
+    case Type::f64:
+      return 8;
+    case Type::f32:
+      return 4;
+    case Type::s8:
+      return 1;
+    default:
+      return 2;
+  }
+}
+
+bool valid(const FusedSearch& call) {
+  const bool typed = call.type != Type::f64 && (call.scales != nullptr) == (call.type == Type::s8);
+  const bool measured = (call.half_norms != nullptr) == (call.metric == Metric::l2);
+  const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 &&
+                     call.dimension <= INT64_MAX / 64 / call.rows && call.query_count >= 0 &&
+                     (call.query_count == 0 || call.dimension <= INT64_MAX / 64 / call.query_count);
+  const bool counted = call.k >= 1 && call.k <= call.rows &&
+                       (call.rerank_rows == nullptr || (call.k <= call.candidates && call.candidates <= call.rows));
+  const bool asked = call.query_type == Type::f32 || call.query_type == Type::bf16 || call.query_type == Type::f16;
+  return typed && measured && sized && counted && asked;
+}
+
+// Everything about a call that its sizes decide.
+struct Plan {
+  const Routines* base;
+  const SearchRoutines* search;
+  int64_t kept;        // candidates of each query
+  bool streams;        // few queries: rows are read as they are
+  bool by_rows;        // workers share the rows, and have lists for all queries; else they share the queries
+  int64_t group;       // queries at a time
+  int64_t workers;
+  int64_t block;       // rows
+  int64_t list_stride;
+  QueryLayout layout;  // of a group
+};
+
+// Multiplications that a query path takes for each row; the few further instructions are counted as much.
+// Streaming: each query's products, and a tree of sums. Tiles: as many vectors of queries as there are, for each step
+// of the dimension, comparisons, and reading and widening the row.
+bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t dimension) {
+  const int64_t parts = (dimension + search.stream_elements - 1) / search.stream_elements;
+  const int64_t step = search.form == QueryForm::f32 ? 1 : search.form == QueryForm::bf16 ? 2 : 4;
+  const int64_t vectors = (queries + search.lanes - 1) / search.lanes;
+  const int64_t streaming = queries * (parts + 6);
+  const int64_t tiles = vectors * ((dimension + step - 1) / step + 4) +
+                        (search.widened ? 3 * (dimension / search.lanes + 1) : 0);
+  return streaming < tiles;
+}
+
+Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
+  Plan plan = {};
+  plan.base = routines(call.instruction_set);
+  plan.search = search_routines(call.instruction_set, call.type);
+  if (plan.base == nullptr || call.query_count == 0) return plan;
+  // Sums of products of u8 and s8 fit 32 bits so far.
+  if (plan.search->form == QueryForm::s8 && call.dimension > 65536) {
+    plan.search = &plan.base->search[static_cast<int>(Type::s8)];
+  }
+  const SearchRoutines& search = *plan.search;
+  plan.kept = call.rerank_rows != nullptr ? call.candidates : call.k;
+  plan.list_stride = list_stride(plan.kept, call.rows);
+
+  const int64_t threads = at_least(parallel.threads, 1);
+  const int64_t room = list_bytes / (plan.list_stride * 8);
+  const int64_t panel = int64_t{search.lanes} * search.vectors;
+  const int64_t query_bytes = call.dimension * 4;
+  int64_t group = at_least(at_most(room, list_bytes / query_bytes), 1);
+  if (group > panel) group = group / panel * panel;
+  plan.group = at_most(group, call.query_count);
+  plan.streams = streaming_is_cheaper(search, plan.group, call.dimension);
+
+  const int64_t panels = (plan.group + panel - 1) / panel;
+  plan.by_rows = plan.streams || panels < 2 * threads || call.rows >= threads * at_least(2048, 8 * plan.kept);
+
+  const int64_t row_bytes = call.dimension * (search.widened && !plan.streams ? 4 : bytes_of(call.type));
+  int64_t block = at_least(block_bytes / row_bytes, 24);
+  if (plan.by_rows) block = at_most(block, call.rows / (4 * threads) + 1);
+  plan.block = at_most((block + 23) / 24 * 24, call.rows);
+  const int64_t blocks = (call.rows + plan.block - 1) / plan.block;
+  plan.workers = at_most(threads, plan.by_rows ? blocks : panels);
+  plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
+  return plan;
+}
+
+// One worker's own memory.
+struct Worker {
+  Candidates candidates;
+  int32_t* keys;
+  int32_t* indices;
+  float* widened;
+  uint64_t* ranked;
+  float* query;
+};
+
+struct Memory {
+  PackedQueries queries;
+  Worker* workers;
+};
+
+Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
+  Memory memory;
+  memory.queries = take_queries(plan.layout, arena);
+  memory.workers = arena.take<Worker>(plan.workers);
+  const int64_t lanes = plan.search->lanes;
+  const int64_t panel = lanes * plan.search->vectors;
+  const int64_t lists = plan.by_rows ? (plan.group + lanes - 1) / lanes * lanes : panel;
+  for (int64_t w = 0; w < plan.workers; ++w) {
+    Worker worker;
+    worker.candidates.lists = arena.take<List<int32_t>>(lists);
+    worker.candidates.thresholds = arena.take<float>(lists);
+    worker.keys = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
+    worker.indices = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
+    worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
+    worker.ranked = arena.take<uint64_t>(2 * plan.kept);
+    worker.query = arena.take<float>(call.rerank_rows != nullptr ? call.dimension : 0);
+    if (memory.workers != nullptr) memory.workers[w] = worker;
+  }
+  return memory;
+}
+
+// Lists of `queries` queries, and of the lanes after the last, which nothing passes.
+void reset_lists(const Plan& plan, Worker& worker, int64_t queries, int64_t rows) {
+  const int64_t lanes = plan.search->lanes;
+  const int64_t padded = (queries + lanes - 1) / lanes * lanes;
+  for (int64_t q = 0; q < padded; ++q) {
+    List<int32_t>& list = worker.candidates.lists[q];
+    const int64_t start = (q < queries ? q : 0) * plan.list_stride;
+    reset(list, plan.kept, rows, worker.keys + start, worker.indices + start);
+    worker.candidates.thresholds[q] = value_of(list.threshold);
+    if (q >= queries) {
+      list.threshold = INT32_MAX;
+      worker.candidates.thresholds[q] = INFINITY;
+    }
+  }
+}
+
+Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, Worker& worker) {
+  Block block;
+  block.count = at_most(plan.block, call.rows - first);
+  block.dimension = call.dimension;
+  block.first = static_cast<int32_t>(first);
+  block.scales = call.scales == nullptr ? nullptr : call.scales + first;
+  block.half_norms = call.half_norms == nullptr ? nullptr : call.half_norms + first;
+  block.rows = static_cast<const char*>(call.database) + first * call.dimension * bytes_of(call.type);
+  if (plan.search->widened && !plan.streams) {
+    plan.base->widen[static_cast<int>(call.type)](block.rows, worker.widened, block.count * call.dimension);
+    block.rows = worker.widened;
+  }
+  return block;
+}
+
+// A key and an index as one number: greater is better, and of equal keys the lower index is.
+uint64_t ranked(int32_t key, int32_t index) {
+  return uint64_t{static_cast<uint32_t>(key) ^ 0x80000000u} << 32 | (UINT32_MAX - static_cast<uint32_t>(index));
+}
+int32_t key_of_ranked(uint64_t rank) { return static_cast<int32_t>(static_cast<uint32_t>(rank >> 32) ^ 0x80000000u); }
+int32_t index_of_ranked(uint64_t rank) { return static_cast<int32_t>(UINT32_MAX - static_cast<uint32_t>(rank)); }
+
+// The results of a query from its candidates in the lists of `count` workers.
+void finish_query(const Plan& plan, const FusedSearch& call, const Worker* workers, int64_t count, int64_t place,
+                  int64_t query, Worker& worker) {
+  uint64_t* const best = worker.ranked;
+  int64_t found = 0;
+  for (int64_t w = 0; w < count; ++w) {
+    List<int32_t>& list = workers[w].candidates.lists[place];
+    plan.base->compact(list, 0);
+    for (int32_t i = 0; i < list.count; ++i) best[found++] = ranked(list.keys[i], list.indices[i]);
+    if (found > plan.kept) {
+      std::nth_element(best, best + plan.kept - 1, best + found, std::greater<uint64_t>());
+      found = plan.kept;
+    }
+  }
+  if (call.rerank_rows != nullptr) {
+    const bool l2 = call.metric == Metric::l2;
+    read_query(call, query, worker.query);
+    for (int64_t i = 0; i < found; ++i) {
+      const int32_t index = index_of_ranked(best[i]);
+      float score = plan.base->dot(worker.query, call.rerank_rows + index * call.dimension, call.dimension);
+      if (l2) score -= call.half_norms[index];
+      best[i] = ranked(key_of<int32_t>(score), index);
+    }
+  }
+  std::partial_sort(best, best + call.k, best + found, std::greater<uint64_t>());
+  for (int64_t i = 0; i < call.k; ++i) {
+    const float score = value_of(key_of_ranked(best[i]));
+    call.values[query * call.k + i] = call.metric == Metric::l2 ? 0 - score : score;
+    call.indices[query * call.k + i] = index_of_ranked(best[i]);
+  }
+}
+
+void search_group(const Plan& plan, const FusedSearch& call, const Parallel& parallel, const Memory& memory,
+                  int64_t first_query, int64_t queries) {
+  const PackedQueries& packed = memory.queries;
+  const int64_t panels = panel_count(plan.layout, queries);
+  {
+    std::atomic<int64_t> next{0};
+    auto pack = [&](int) {
+      for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < panels;) {
+        pack_panel(plan.layout, call, first_query, queries, p, packed);
+      }
+    };
+    for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), pack);
+  }
+  const BlockRoutine routine = plan.streams ? plan.search->stream : plan.search->tile;
+  if (plan.by_rows) {
+    std::atomic<int64_t> next{0};
+    auto work = [&](int w) {
+      Worker& worker = memory.workers[w];
+      reset_lists(plan, worker, queries, call.rows);
+      for (int64_t first; (first = next.fetch_add(plan.block, std::memory_order_relaxed)) < call.rows;) {
+        const Block block = block_at(plan, call, first, worker);
+        for (int64_t p = 0; p < panels; ++p) {
+          routine(block, panel_at(plan.layout, packed, queries, p), worker.candidates);
+        }
+      }
+    };
+    for_each_task(parallel, static_cast<int>(plan.workers), work);
+    std::atomic<int64_t> done{0};
+    auto finish = [&](int w) {
+      for (int64_t q; (q = done.fetch_add(1, std::memory_order_relaxed)) < queries;) {
+        finish_query(plan, call, memory.workers, plan.workers, q, first_query + q, memory.workers[w]);
+      }
+    };
+    for_each_task(parallel, static_cast<int>(at_most(plan.workers, queries)), finish);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  auto work = [&](int w) {
+    Worker& worker = memory.workers[w];
+    for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < panels;) {
+      Panel panel = panel_at(plan.layout, packed, queries, p);
+      const int64_t start = panel.first, count = panel_queries(plan.layout, queries, p);
+      panel.first = 0;
+      reset_lists(plan, worker, count, call.rows);
+      for (int64_t first = 0; first < call.rows; first += plan.block) {
+        routine(block_at(plan, call, first, worker), panel, worker.candidates);
+      }
+      for (int64_t q = 0; q < count; ++q) {
+        finish_query(plan, call, &worker, 1, q, first_query + start + q, worker);
+      }
+    }
+  };
+  for_each_task(parallel, static_cast<int>(plan.workers), work);
+}
+
+}  // namespace
+
+size_t fused_search_scratch(const FusedSearch& call, const Parallel& parallel) {
+  if (!valid(call)) return 0;
+  const Plan plan = plan_of(call, parallel);
+  if (plan.base == nullptr) return 0;
+  Arena arena;
+  if (call.query_count > 0) lay_out(plan, call, arena);
+  return arena.needed();
+}
+
+Status fused_search(const FusedSearch& call, void* scratch, size_t scratch_bytes, const Parallel& parallel) {
+  if (!valid(call)) return Status::invalid_argument;
+  const Plan plan = plan_of(call, parallel);
+  if (plan.base == nullptr) return Status::unsupported_instruction_set;
+  if (call.query_count == 0) return Status::ok;
+  if (scratch == nullptr || scratch_bytes < fused_search_scratch(call, parallel)) return Status::scratch_too_small;
+  Arena arena(scratch);
+  const Memory memory = lay_out(plan, call, arena);
+  for (int64_t first = 0; first < call.query_count; first += plan.group) {
+    search_group(plan, call, parallel, memory, first, at_most(plan.group, call.query_count - first));
+  }
+  return Status::ok;
+}
+
+}  // namespace xlann

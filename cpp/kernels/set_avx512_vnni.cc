@@ -1,0 +1,89 @@
+// Search in s8 by AVX-512 VNNI: four products of u8 and s8 at once, summed in s32.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "routines.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12's own AVX-512 header sets it off (its bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+// The instruction set is chosen for what follows, not for the whole file: functions of the standard library that other
+// files use too must not be compiled for it.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt")
+#endif
+
+namespace xlann {
+namespace avx512_vnni {
+#include "simd_avx512.inc"
+#include "inner_lists.inc"
+#include "inner_tile.inc"
+#include "inner_stream.inc"
+
+// The instruction wants one side unsigned: rows get 128 added, by turning over a bit, and sums start from -128 times
+// the sum of the query.
+inline __m512i unsigned_of(__m512i x) { return _mm512_xor_si512(x, _mm512_set1_epi8(-128)); }
+
+struct MultiplyS8 {
+  using Element = int8_t;
+  using Accumulator = __m512i;
+  using Operand = __m512i;
+  static constexpr int step = 4;
+  static Accumulator start(const Panel& panel, int v) { return _mm512_loadu_si512(panel.offsets + v * F32::lanes); }
+  static Operand row(const int8_t* p) { return unsigned_of(_mm512_set1_epi32(read<int32_t>(p))); }
+  // What is added to the missing elements meets zeros of the queries.
+  static Operand row_part(const int8_t* p, int count) {
+    int32_t four = 0;
+    std::memcpy(&four, p, static_cast<size_t>(count));
+    return unsigned_of(_mm512_set1_epi32(four));
+  }
+  static Operand queries(const void* packed, int64_t vector) {
+    return _mm512_loadu_si512(static_cast<const char*>(packed) + vector * 64);
+  }
+  static Accumulator multiply(Operand row, Operand queries, Accumulator sum) {
+    return _mm512_dpbusd_epi32(sum, row, queries);
+  }
+  static F32::Vector score(Accumulator sum) { return _mm512_cvtepi32_ps(sum); }
+};
+
+struct StreamS8 {
+  using Element = int8_t;
+  using Query = int8_t;
+  using Accumulator = __m512i;
+  using Operand = __m512i;
+  static constexpr int step = 64;
+  static Accumulator zero() { return _mm512_setzero_si512(); }
+  static Operand row(const int8_t* p) { return unsigned_of(_mm512_loadu_si512(p)); }
+  static Operand row_part(const int8_t* p, int64_t count) {
+    return unsigned_of(_mm512_maskz_loadu_epi8((__mmask64{1} << count) - 1, p));
+  }
+  static Operand query(const int8_t* p) { return _mm512_loadu_si512(p); }
+  static Accumulator multiply(Operand row, Operand query, Accumulator sum) {
+    return _mm512_dpbusd_epi32(sum, row, query);
+  }
+  static void sums(const Accumulator* four, const int32_t* offsets, float* to) {
+    int32_t sums[4];
+    for (int i = 0; i < 4; ++i) sums[i] = offsets[i] + _mm512_reduce_add_epi32(four[i]);
+    for (int i = 0; i < 4; ++i) to[i] = static_cast<float>(sums[i]);
+  }
+};
+}  // namespace avx512_vnni
+
+extern const SearchRoutines avx512_vnni_search;
+const SearchRoutines avx512_vnni_search = {
+    avx512_vnni::tile_of<avx512_vnni::MultiplyS8>, QueryForm::s8, false, avx512_vnni::F32::lanes, avx512_vnni::tile_vectors, avx512_vnni::stream<avx512_vnni::StreamS8>, avx512_vnni::StreamS8::step};
+}  // namespace xlann
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,344 @@
+// fused_search, on every instruction set that the machine has, against scores in f64 and a stable sort.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <numeric>
+
+#include "support.h"
+
+using namespace xlann;
+
+namespace {
+
+struct Shape {
+  int64_t queries, rows, dimension, k;
+};
+
+// A database and queries, and what the search has to find.
+struct Problem {
+  Type type, query_type;
+  Shape shape;
+  Metric metric;
+  const char* what;
+  bool exact;  // all sums are, so that indices must be equal
+  Numbers database, queries, scales, half_norms;
+  std::vector<double> scores;  // greater is better
+  double magnitude = 0;        // of the greatest sum of absolute values: what rounding is relative to
+
+  Problem(Type type, Type query_type, Shape shape, Metric metric, const char* what, bool exact)
+      : type(type), query_type(query_type), shape(shape), metric(metric), what(what), exact(exact),
+        database(type, shape.rows * shape.dimension), queries(query_type, shape.queries * shape.dimension),
+        scales(Type::f32, shape.rows), half_norms(Type::f32, shape.rows) {}
+
+  FusedSearch call() {
+    FusedSearch call;
+    call.metric = metric;
+    call.type = type;
+    call.database = database.data();
+    call.scales = type == Type::s8 ? static_cast<float*>(scales.data()) : nullptr;
+    call.half_norms = metric == Metric::l2 ? static_cast<float*>(half_norms.data()) : nullptr;
+    call.rows = shape.rows;
+    call.dimension = shape.dimension;
+    call.query_type = query_type;
+    call.queries = queries.data();
+    call.query_count = shape.queries;
+    call.k = shape.k;
+    return call;
+  }
+
+  // The query as the search sees it.
+  std::vector<double> query(int64_t q) {
+    const int64_t d = shape.dimension;
+    std::vector<double> query(static_cast<size_t>(d));
+    double greatest = 0;
+    for (int64_t j = 0; j < d; ++j) {
+      query[size_t(j)] = queries.get(q * d + j);
+      greatest = std::max(greatest, std::fabs(query[size_t(j)]));
+    }
+    for (double& x : query) {
+      if (type == Type::bf16) x = float_of_bf16(bf16_of_float(float(x)));
+      if (type == Type::s8) x = greatest > 0 ? std::nearbyint(float(x) * (127 / float(greatest))) : 0;
+      if (type == Type::s8) x *= float(greatest) / 127;
+    }
+    return query;
+  }
+
+  void score() {
+    scores.resize(size_t(shape.queries * shape.rows));
+    for (int64_t q = 0; q < shape.queries; ++q) {
+      const std::vector<double> x = query(q);
+      for (int64_t i = 0; i < shape.rows; ++i) {
+        double sum = 0, absolute = 0;
+        for (int64_t j = 0; j < shape.dimension; ++j) {
+          const double product = x[size_t(j)] * database.get(i * shape.dimension + j);
+          sum += product;
+          absolute += std::fabs(product);
+        }
+        if (type == Type::s8) sum *= scales.get(i), absolute *= scales.get(i);
+        if (metric == Metric::l2) sum -= half_norms.get(i), absolute += std::fabs(half_norms.get(i));
+        magnitude = std::max(magnitude, absolute);
+        scores[size_t(q * shape.rows + i)] = sum;
+      }
+    }
+  }
+
+  std::vector<int32_t> best(int64_t q) {
+    const double* row = &scores[size_t(q * shape.rows)];
+    std::vector<int32_t> order(size_t(shape.rows));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      if (std::isnan(row[a]) || std::isnan(row[b])) return !std::isnan(row[a]) && std::isnan(row[b]);
+      return row[a] > row[b];
+    });
+    return order;
+  }
+};
+
+struct Found {
+  std::vector<float> values;
+  std::vector<int32_t> indices;
+};
+
+Found search(FusedSearch call, int threads) {
+  Found found;
+  found.values.assign(size_t(call.query_count * call.k), 12345);
+  found.indices.assign(size_t(call.query_count * call.k), -1);
+  call.values = found.values.data();
+  call.indices = found.indices.data();
+  const Parallel parallel = on_threads(threads);
+  Scratch scratch(fused_search_scratch(call, parallel));
+  CHECK(fused_search(call, scratch.data(), scratch.bytes(), parallel) == Status::ok, "%s", name(call.type));
+  return found;
+}
+
+bool same(const Found& a, const Found& b) {
+  return a.indices == b.indices && std::memcmp(a.values.data(), b.values.data(), a.values.size() * 4) == 0;
+}
+
+int64_t searches = 0;
+
+void check(Problem& problem) {
+  problem.score();
+  const Shape& shape = problem.shape;
+  std::vector<std::vector<int32_t>> best;
+  for (int64_t q = 0; q < shape.queries; ++q) best.push_back(problem.best(q));
+  for (InstructionSet set : all_sets) {
+    if (!supported(set)) continue;
+    FusedSearch call = problem.call();
+    call.instruction_set = set;
+    const Found found = search(call, 1);
+    for (int threads : {2, 5}) {
+      CHECK(same(found, search(call, threads)), "%s %s %s: %d threads", name(set), name(problem.type), problem.what,
+            threads);
+    }
+    ++searches;
+    for (int64_t q = 0; q < shape.queries; ++q) {
+      const double* scores = &problem.scores[size_t(q * shape.rows)];
+      const double tolerance = problem.exact ? 0 : 1e-6 * problem.magnitude;
+      for (int64_t i = 0; i < shape.k; ++i) {
+        const int32_t index = found.indices[size_t(q * shape.k + i)];
+        const double value = found.values[size_t(q * shape.k + i)];
+        const double goodness = problem.metric == Metric::l2 ? -value : value;
+        const auto where = [&] {
+          static char text[200];
+          std::snprintf(text, sizeof text, "%s %s (%s queries) %s %s q %d n %d d %d k %d, query %d rank %d: %d, not %d; %g",
+                        name(set), name(problem.type), name(problem.query_type),
+                        problem.metric == Metric::l2 ? "l2" : "ip", problem.what, (int)shape.queries, (int)shape.rows,
+                        (int)shape.dimension, (int)shape.k, (int)q, (int)i, index, best[size_t(q)][size_t(i)], value);
+          return text;
+        };
+        CHECK(index >= 0 && index < shape.rows, "%s", where());
+        if (problem.exact) {
+          CHECK(index == best[size_t(q)][size_t(i)], "%s", where());
+          CHECK(goodness == scores[index] || (std::isnan(goodness) && std::isnan(scores[index])), "%s", where());
+          continue;
+        }
+        CHECK(std::fabs(goodness - scores[index]) <= tolerance, "%s", where());
+        CHECK(std::fabs(goodness - scores[best[size_t(q)][size_t(i)]]) <= tolerance, "%s", where());
+        if (i > 0) {
+          const double before = found.values[size_t(q * shape.k + i - 1)];
+          const bool ordered = problem.metric == Metric::l2 ? before < value : before > value;
+          CHECK(ordered || (before == value && found.indices[size_t(q * shape.k + i - 1)] < index), "%s", where());
+        }
+      }
+    }
+  }
+}
+
+using Number = std::function<double(Random&, int64_t row, int64_t column)>;
+struct Content {
+  const char* what;
+  bool exact;
+  Number row, query;
+  double half_norm;  // times a random integer
+  bool narrow;       // f32 only
+};
+
+const double nan_value = NAN;
+
+std::vector<Content> contents() {
+  const Number integers = [](Random& random, int64_t, int64_t) { return double(random.below(17) - 8); };
+  const Number bits = [](Random& random, int64_t, int64_t) { return double(random.below(2)); };
+  const Number normal = [](Random& random, int64_t, int64_t) { return double(random.normal()); };
+  const Number one = [](Random&, int64_t, int64_t column) { return column == 0 ? 127.0 : 1.0; };
+  return {
+      {"random", false, normal, normal, 0.25, false},
+      {"integers", true, integers, integers, 0.5, false},
+      {"ties", true, bits, bits, 0, false},
+      {"one row", true, [](Random&, int64_t, int64_t column) { return double(column % 3); }, integers, 0, false},
+      {"nasty", true,
+       [](Random& random, int64_t, int64_t) {
+         const int64_t which = random.below(40);
+         return which == 0 ? nan_value : which == 1 ? INFINITY : which == 2 ? -INFINITY : double(random.below(9) - 4);
+       },
+       bits, 0.5, false},
+      {"mostly nan", true,
+       [](Random& random, int64_t row, int64_t) { return row % 7 != 0 ? nan_value : double(random.below(9) - 4); },
+       bits, 0.5, false},
+      {"all nan", true, [](Random&, int64_t, int64_t) { return nan_value; }, bits, 0.5, false},
+      {"infinite", true,
+       [](Random& random, int64_t, int64_t column) {
+         return column != 0 ? 0.0 : random.below(3) == 0 ? nan_value : -INFINITY;
+       },
+       one, 0, false},
+      {"zeros", true, [](Random& random, int64_t, int64_t) { return random.below(2) ? 0.0 : -0.0; }, bits, 0, false},
+      {"subnormal", true, [](Random& random, int64_t, int64_t) { return 1.4e-45 * double(random.below(200) - 100); },
+       bits, 0, true},
+      {"ascending", true, [](Random&, int64_t row, int64_t column) { return column == 0 ? double(row / 8) : 0; }, one, 0,
+       false},
+      {"descending", true, [](Random&, int64_t row, int64_t column) { return column == 0 ? -double(row / 8) : 0; }, one,
+       0, false},
+  };
+}
+
+std::unique_ptr<Problem> make(const Content& content, Type type, Type query_type, const Shape& shape, Metric metric,
+                              Random& random) {
+  auto problem = std::make_unique<Problem>(type, query_type, shape, metric, content.what, content.exact);
+  for (int64_t i = 0; i < shape.rows; ++i) {
+    for (int64_t j = 0; j < shape.dimension; ++j) {
+      double x = content.row(random, i, j);
+      if (type == Type::s8) x = content.exact ? std::max(-128.0, std::min(127.0, x)) : std::floor(40 * x);
+      problem->database.set(i * shape.dimension + j, x);
+    }
+    problem->scales.set(i, content.exact ? std::exp2(double(random.below(3))) : 0.01 + 0.001 * double(random.below(9)));
+    problem->half_norms.set(i, content.half_norm * double(random.below(9)));
+  }
+  for (int64_t q = 0; q < shape.queries; ++q) {
+    for (int64_t j = 0; j < shape.dimension; ++j) {
+      // With 127 for the greatest, integers are quantised to themselves.
+      const bool top = type == Type::s8 && content.exact && j == 0;
+      problem->queries.set(q * shape.dimension + j, top ? 127 : content.query(random, q, j));
+    }
+  }
+  return problem;
+}
+
+void check_reranking(Random& random) {
+  const Content content = contents()[1];
+  for (Metric metric : {Metric::inner_product, Metric::l2}) {
+    for (const Shape& shape : {Shape{3, 400, 20, 7}, Shape{70, 400, 20, 7}, Shape{2, 9, 3, 9}}) {
+      auto coarse = make(content, Type::s8, Type::f32, shape, metric, random);
+      Problem fine(Type::f32, Type::f32, shape, metric, "reranked", true);
+      for (int64_t i = 0; i < fine.database.count(); ++i) {
+        fine.database.set(i, coarse->database.get(i) * coarse->scales.get(i / shape.dimension) + double(random.below(5)));
+      }
+      for (int64_t i = 0; i < fine.queries.count(); ++i) fine.queries.set(i, coarse->queries.get(i));
+      for (int64_t i = 0; i < shape.rows; ++i) fine.half_norms.set(i, coarse->half_norms.get(i));
+      fine.score();
+      for (InstructionSet set : all_sets) {
+        if (!supported(set)) continue;
+        for (int64_t candidates : {shape.k, std::min(2 * shape.k, shape.rows), shape.rows}) {
+          FusedSearch call = coarse->call();
+          call.instruction_set = set;
+          call.k = candidates;
+          const Found among = search(call, 1);
+          call.k = shape.k;
+          call.candidates = candidates;
+          call.rerank_rows = static_cast<float*>(fine.database.data());
+          const Found found = search(call, 2);
+          for (int64_t q = 0; q < shape.queries; ++q) {
+            std::vector<int32_t> wanted;
+            for (int32_t index : fine.best(q)) {
+              const auto from = among.indices.begin() + q * candidates;
+              if (std::find(from, from + candidates, index) != from + candidates) wanted.push_back(index);
+            }
+            for (int64_t i = 0; i < shape.k; ++i) {
+              CHECK(found.indices[size_t(q * shape.k + i)] == wanted[size_t(i)], "%s, %d candidates", name(set),
+                    (int)candidates);
+              const double value = found.values[size_t(q * shape.k + i)];
+              CHECK((metric == Metric::l2 ? -value : value) == fine.scores[size_t(q * shape.rows + wanted[size_t(i)])],
+                    "%s", name(set));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+void check_refusals() {
+  const float row[4] = {1, 2, 3, 4};
+  FusedSearch good;
+  good.database = row;
+  good.rows = 2;
+  good.dimension = 2;
+  good.queries = row;
+  good.query_count = 2;
+  good.k = 1;
+  CHECK(fused_search_scratch(good, {}) > 0, "good");
+  CHECK(fused_search(good, nullptr, 0, {}) == Status::scratch_too_small, "no scratch");
+  const auto refused = [&](const char* what, void (*change)(FusedSearch&, const float*)) {
+    FusedSearch bad = good;
+    change(bad, row);
+    CHECK(fused_search(bad, nullptr, 0, {}) == Status::invalid_argument, "%s", what);
+    CHECK(fused_search_scratch(bad, {}) == 0, "%s", what);
+  };
+  refused("k 0", [](FusedSearch& c, const float*) { c.k = 0; });
+  refused("k 3", [](FusedSearch& c, const float*) { c.k = 3; });
+  refused("no rows", [](FusedSearch& c, const float*) { c.rows = 0; });
+  refused("many rows", [](FusedSearch& c, const float*) { c.rows = int64_t{1} << 31; });
+  refused("no dimension", [](FusedSearch& c, const float*) { c.dimension = 0; });
+  refused("sizes overflow", [](FusedSearch& c, const float*) { c.dimension = INT64_MAX / 2; });
+  refused("f64", [](FusedSearch& c, const float*) { c.type = Type::f64; });
+  refused("s8 without scales", [](FusedSearch& c, const float*) { c.type = Type::s8; });
+  refused("scales", [](FusedSearch& c, const float* row) { c.scales = row; });
+  refused("l2 without half norms", [](FusedSearch& c, const float*) { c.metric = Metric::l2; });
+  refused("half norms", [](FusedSearch& c, const float* row) { c.half_norms = row; });
+  refused("few candidates", [](FusedSearch& c, const float* row) { c.rerank_rows = row; });
+  refused("queries of f64", [](FusedSearch& c, const float*) { c.query_type = Type::f64; });
+  good.query_count = 0;
+  CHECK(fused_search(good, nullptr, 0, {}) == Status::ok, "no query");
+  for (InstructionSet set : all_sets) {
+    good.instruction_set = set;
+    if (!supported(set)) CHECK(fused_search(good, nullptr, 0, {}) == Status::unsupported_instruction_set, "forced");
+  }
+}
+
+}  // namespace
+
+int main() {
+  Random random(11);
+  const std::vector<Shape> shapes = {{1, 1, 1, 1},      {1, 1000, 128, 10}, {3, 77, 5, 77},   {8, 500, 33, 7},
+                                     {17, 300, 64, 300}, {40, 1000, 50, 10}, {100, 800, 3, 5}, {130, 400, 100, 20},
+                                     {49, 1500, 16, 100}, {700, 30, 7, 3},   {65, 2100, 9, 10}, {2, 9000, 4, 10},
+                                     {300, 1, 1, 1},     {5, 60, 1500, 3}};
+  for (const Content& content : contents()) {
+    for (const Shape& shape : shapes) {
+      for (Type type : {Type::f32, Type::bf16, Type::f16, Type::s8}) {
+        if (content.narrow && type != Type::f32) continue;
+        if (type == Type::s8 && std::isnan(content.row(random, 1, 0))) continue;
+        if (type == Type::s8 && (!std::strcmp(content.what, "nasty") || !std::strcmp(content.what, "infinite"))) continue;
+        for (Metric metric : {Metric::inner_product, Metric::l2}) {
+          const Type query_types[] = {Type::f32, Type::bf16, Type::f16};
+          const Type query_type = query_types[content.exact ? random.below(3) : 0];
+          check(*make(content, type, query_type, shape, metric, random));
+        }
+      }
+    }
+  }
+  check(*make(contents()[1], Type::s8, Type::f32, {2, 30, 70000, 3}, Metric::inner_product, random));
+  check_reranking(random);
+  check_refusals();
+  std::printf("fused_search: %d searches on 1, 2 and 5 threads\n", (int)searches);
+}
