@@ -196,6 +196,7 @@ mod dtype;
 mod error;
 mod graph;
 pub mod hlo;
+pub mod kernels;
 pub mod lower;
 mod ops;
 pub mod pjrt;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::sync::PoisonError;
 
 use super::Plugin;
 use super::abi::*;
@@ -21,7 +22,8 @@ impl Plugin {
         self.ffi().is_some()
     }
 
-    /// Registers `handler` as the custom call `name`, for programs that are compiled after it.
+    /// Registers `handler` as the custom call `name`, for programs that are compiled after it; once, where it is asked
+    /// for again.
     ///
     /// `platform` is the name by which the plugin's FFI knows its devices: `Host` for CPU, `CUDA` for NVIDIA.
     ///
@@ -52,6 +54,11 @@ impl Plugin {
                 message: "the plugin has no FFI extension".into(),
             });
         };
+        let registration = (name.to_owned(), platform.to_owned(), handler as usize);
+        let mut registered = self.handlers().lock().unwrap_or_else(PoisonError::into_inner);
+        if registered.contains(&registration) {
+            return Ok(());
+        }
         let mut args = PJRT_FFI_Register_Handler_Args {
             target_name: name.as_ptr().cast(),
             target_name_size: name.len(),
@@ -61,7 +68,9 @@ impl Plugin {
             ..PJRT_FFI_Register_Handler_Args::new()
         };
         // SAFETY: the function is the plugin's own, it copies the names, and the caller answers for the handler.
-        unsafe { self.api().call_function(CALL, extension.register_handler, &mut args) }
+        unsafe { self.api().call_function(CALL, extension.register_handler, &mut args)? };
+        registered.push(registration);
+        Ok(())
     }
 
     /// The FFI extension, where it is there and reaches as far as it is used.

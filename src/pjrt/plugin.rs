@@ -47,7 +47,11 @@ struct Loaded {
     raw: *const PJRT_Api,
     api: Api,
     sha256: OnceLock<[u8; 32]>,
+    handlers: Mutex<Vec<Registration>>,
 }
+
+/// A custom call's name, the platform's, and the handler's address.
+pub(super) type Registration = (String, String, usize);
 
 // SAFETY: `raw` is only compared; the rest is Send and Sync.
 unsafe impl Send for Loaded {}
@@ -112,8 +116,13 @@ impl Plugin {
         // SAFETY: the first call into the plugin, as PJRT asks for.
         unsafe { api.call(&mut initialize) }
             .map_err(|problem| refused(format!("it does not start: {problem}")))?;
-        let loaded: &'static Loaded =
-            Box::leak(Box::new(Loaded { path: canonical, raw, api, sha256: OnceLock::new() }));
+        let loaded: &'static Loaded = Box::leak(Box::new(Loaded {
+            path: canonical,
+            raw,
+            api,
+            sha256: OnceLock::new(),
+            handlers: Mutex::default(),
+        }));
         plugins.push(loaded);
         Ok(Plugin { loaded })
     }
@@ -205,6 +214,11 @@ impl Plugin {
 
     pub(super) fn api(&self) -> &'static Api {
         &self.loaded.api
+    }
+
+    /// The custom calls that were registered with it.
+    pub(super) fn handlers(&self) -> &'static Mutex<Vec<Registration>> {
+        &self.loaded.handlers
     }
 }
 

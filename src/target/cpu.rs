@@ -4,7 +4,7 @@ use crate::DType;
 use crate::data::Wheel;
 use crate::lower::{Capabilities, Form};
 use crate::pjrt::PluginSpec;
-use crate::target::Platform;
+use crate::target::{Kernels, Platform};
 
 /// This machine's CPU, as the plugin's default number of devices, each of which uses all processors.
 ///
@@ -29,6 +29,7 @@ pub const PLATFORM: Platform = Platform {
     // On by default, and it has maxima and minima drop NaNs.
     xla_options: &[("xla_cpu_enable_fast_min_max", false)],
     capabilities: &CAPABILITIES,
+    kernels: Some(Kernels { ffi_platform: "Host", capabilities_without: &CAPABILITIES }),
 };
 
 /// What is lowered for XLA:CPU.

@@ -36,6 +36,7 @@ pub const PLATFORM: Platform = Platform {
     folder_options: &[("xla_gpu_cuda_data_dir", "nvidia/cu13")],
     describe: Some(describe),
     capabilities: &CAPABILITIES,
+    kernels: None,
 };
 
 /// What is lowered for GPUs.

@@ -33,7 +33,7 @@ use crate::pjrt::{
     Client, CompileOptions, Compiled, Device, Executable, Plugin, PluginSpec, Program, Signature, Topology,
     Value,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, kernels};
 
 /// A kind of device, and how it is reached.
 ///
@@ -66,6 +66,22 @@ pub struct Platform {
     pub describe: Option<fn(&str) -> Result<TopologySpec>>,
     /// What can be lowered for it.
     pub capabilities: &'static Capabilities,
+    /// The [kernels](crate::kernels) that its plugins can call, where there are any.
+    pub kernels: Option<Kernels>,
+}
+
+/// How a platform's plugins come by the [kernels](crate::kernels).
+///
+/// ```
+/// use xlann::target::cpu;
+/// assert_eq!(cpu::PLATFORM.kernels.unwrap().ffi_platform, "Host");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    /// What the plugins' FFI calls the devices.
+    pub ffi_platform: &'static str,
+    /// What can be lowered where a plugin has no FFI.
+    pub capabilities_without: &'static Capabilities,
 }
 
 /// What a [`Topology`] is made from.
@@ -183,7 +199,13 @@ impl Platform {
 
     fn session_of(&self, options: &[(&str, Value)]) -> Result<Session> {
         let client = Client::new(Plugin::find(&self.plugin)?, options)?;
-        Ok(Session { client, platform: *self })
+        let mut platform = *self;
+        if let Some(Kernels { ffi_platform, capabilities_without }) = self.kernels
+            && !kernels::register(client.plugin(), ffi_platform)?
+        {
+            platform.capabilities = capabilities_without;
+        }
+        Ok(Session { client, platform })
     }
 
     /// The options that functions are compiled with, by a plugin that may have companions near it.

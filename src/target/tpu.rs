@@ -63,6 +63,7 @@ pub const PLATFORM: Platform = Platform {
     folder_options: &[],
     describe: Some(describe),
     capabilities: &CAPABILITIES,
+    kernels: None,
 };
 
 /// What is lowered for TPUs.

@@ -1,0 +1,135 @@
+// xlann_fused_search: the k best rows of a database for each query, without the scores in memory.
+//
+// Operands, in this order:
+// - queries [..., q, d], of f32, bf16 or f16
+// - database [..., n, d], of f32, bf16, f16 or s8, with the same leading sizes: a search for each of them
+// - scales f32[..., n], for a database of s8: a row is its scale times its numbers
+// - half_norms f32[..., n], for the metric l2
+// - rows f32[..., n, d], with the attribute `candidates`: what the candidates are scored against anew
+// Results: values f32[..., q, k], and indices s32[..., q, k]; k is read off them.
+// Attributes: `metric` ("inner_product", the default: the greatest query . row; or "l2": the least
+// half_norm - query . row), `candidates` (an integer; 0, the default: none are scored anew), and those of Execution.
+#include "handlers.h"
+#include "scratch.h"
+#include "thread_pool.h"
+
+namespace xlann {
+namespace {
+
+using xla_ffi::DataType;
+
+struct Operands {
+  Matrix queries, database, scales, half_norms, rows, values, indices;
+};
+
+bool read(Frame& frame, bool l2, bool rerank, Operands& x) {
+  int64_t next = 2;
+  if (!frame.counts(2, 5, 2) || !frame.argument(0, "queries", 2, x.queries) ||
+      !frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16}) ||
+      !frame.argument(1, "database", 2, x.database) ||
+      !frame.has_type("database", x.database, {DataType::f32, DataType::bf16, DataType::f16, DataType::s8})) {
+    return false;
+  }
+  const bool quantised = x.database.type == DataType::s8;
+  const int64_t operands = next + quantised + l2 + rerank;
+  if (!frame.counts(operands, operands, 2)) return false;
+  const int64_t batch = x.queries.batch, n = x.database.rows, d = x.queries.columns;
+  if (!frame.has_sizes("database", x.database, batch, n, d)) return false;
+  const auto vector = [&](const char* name, Matrix& matrix) {
+    return frame.argument(next++, name, 1, matrix) && frame.has_type(name, matrix, {DataType::f32}) &&
+           frame.has_sizes(name, matrix, batch, 1, n);
+  };
+  if (quantised && !vector("scales", x.scales)) return false;
+  if (l2 && !vector("half_norms", x.half_norms)) return false;
+  if (rerank && (!frame.argument(next, "rows", 2, x.rows) || !frame.has_type("rows", x.rows, {DataType::f32}) ||
+                 !frame.has_sizes("rows", x.rows, batch, n, d))) {
+    return false;
+  }
+  return frame.result(0, "the values", 2, x.values) && frame.has_type("the values", x.values, {DataType::f32}) &&
+         frame.result(1, "the indices", 2, x.indices) && frame.has_type("the indices", x.indices, {DataType::s32}) &&
+         frame.has_sizes("the values", x.values, batch, x.queries.rows, x.values.columns) &&
+         frame.has_sizes("the indices", x.indices, batch, x.queries.rows, x.values.columns);
+}
+
+template <class T>
+T* at(const Matrix& matrix, int64_t element) {
+  return static_cast<T*>(const_cast<void*>(matrix.data)) + element;
+}
+
+int64_t size_of(DataType type) {
+  switch (type) {
+    case DataType::s8:
+      return 1;
+    case DataType::bf16:
+    case DataType::f16:
+      return 2;
+    default:
+      return 4;
+  }
+}
+
+bool run(Frame& frame) {
+  xla_ffi::Text metric{"inner_product", 13};
+  int64_t candidates = 0;
+  Execution execution;
+  if (!frame.attributes({"metric", "candidates", "threads", "instruction_set"}) ||
+      !frame.attribute("metric", metric) || !frame.attribute("candidates", candidates) ||
+      !read_execution(frame, execution)) {
+    return false;
+  }
+  const bool l2 = equal(metric, "l2");
+  if (!l2 && !equal(metric, "inner_product")) {
+    const int size = metric.size > 64 ? 64 : static_cast<int>(metric.size);
+    return frame.refuse("metric must be inner_product or l2, got %.*s", size, metric.data);
+  }
+  Operands x;
+  if (!read(frame, l2, candidates != 0, x)) return false;
+  const int64_t n = x.database.rows, d = x.queries.columns, q = x.queries.rows, k = x.values.columns;
+  if (n > INT32_MAX) return frame.refuse("database must be of less than 2^31 rows, got %lld", static_cast<long long>(n));
+  if (k > n) {
+    return frame.refuse("k must be at most the database's %lld rows, got %lld", static_cast<long long>(n),
+                        static_cast<long long>(k));
+  }
+  if (candidates != 0 && (candidates < k || candidates > n)) {
+    return frame.refuse("candidates must be from k (%lld) to the database's %lld rows, got %lld",
+                        static_cast<long long>(k), static_cast<long long>(n), static_cast<long long>(candidates));
+  }
+  if (x.queries.batch == 0 || q == 0 || k == 0) return true;
+  if (d == 0) return frame.refuse("database must be of 1 column or more, got 0");
+  ThreadPool pool(frame.frame(), execution.threads);
+  const Parallel parallel = pool.parallel();
+  FusedSearch call;
+  call.metric = l2 ? Metric::l2 : Metric::inner_product;
+  call.type = type_of(x.database.type);
+  call.rows = n;
+  call.dimension = d;
+  call.query_type = type_of(x.queries.type);
+  call.query_count = q;
+  call.k = k;
+  call.candidates = candidates;
+  call.instruction_set = execution.instruction_set;
+  const auto search = [&](int64_t batch) -> FusedSearch& {
+    call.queries = at<char>(x.queries, batch * q * d * size_of(x.queries.type));
+    call.database = at<char>(x.database, batch * n * d * size_of(x.database.type));
+    call.scales = x.scales.data == nullptr ? nullptr : at<float>(x.scales, batch * n);
+    call.half_norms = l2 ? at<float>(x.half_norms, batch * n) : nullptr;
+    call.rerank_rows = candidates == 0 ? nullptr : at<float>(x.rows, batch * n * d);
+    call.values = at<float>(x.values, batch * q * k);
+    call.indices = at<int32_t>(x.indices, batch * q * k);
+    return call;
+  };
+  return with_scratch(frame, fused_search_scratch(search(0), parallel), [&](void* scratch, size_t bytes) {
+    Status status = Status::ok;
+    for (int64_t batch = 0; batch < x.queries.batch && status == Status::ok; ++batch) {
+      status = fused_search(search(batch), scratch, bytes, parallel);
+    }
+    return status;
+  });
+}
+
+}  // namespace
+}  // namespace xlann
+
+extern "C" xla_ffi::Error* xlann_fused_search_handler(xla_ffi::CallFrame* frame) {
+  return xlann::handle(frame, "xlann_fused_search", xlann::run);
+}

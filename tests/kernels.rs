@@ -1,0 +1,180 @@
+//! The kernels as custom calls on XLA:CPU.
+
+mod common;
+
+use common::session;
+use xlann::kernels::{FUSED_SEARCH, SELECT_K};
+use xlann::{Array, CustomCall, DType, Function, Shape};
+
+/// A function that is one custom call, with no checks of ours before those of the handler.
+fn call(target: &str, config: &str, operands: &[Shape], results: &[Shape]) -> Function {
+    Function::trace("call", operands, |x| {
+        let call = CustomCall::new(target, results).backend_config(config);
+        x[0].builder().custom_call(call, &x.iter().collect::<Vec<_>>())
+    })
+    .unwrap()
+}
+
+fn f32s(dims: &[usize]) -> Shape {
+    Shape::new(DType::F32, dims)
+}
+
+fn s32s(dims: &[usize]) -> Shape {
+    Shape::new(DType::S32, dims)
+}
+
+#[test]
+fn the_k_best_of_rows_are_selected() {
+    let Some(session) = session() else { return };
+    let operand = Array::new([2, 4], &[3f32, 9.0, 7.0, 1.0, -1.0, -4.0, f32::NAN, -3.0]).unwrap();
+    for (config, values, indices) in [
+        ("", [9f32, 7.0, -1.0, -3.0], [1, 2, 0, 3]),
+        ("{least = true}", [1f32, 3.0, -4.0, -3.0], [3, 0, 1, 3]),
+        (
+            "{least = true, threads = 1 : i64, instruction_set = \"portable\"}",
+            [1f32, 3.0, -4.0, -3.0],
+            [3, 0, 1, 3],
+        ),
+    ] {
+        let f = call(SELECT_K, config, &[f32s(&[2, 4])], &[f32s(&[2, 2]), s32s(&[2, 2])]);
+        let found = session.compile(&f).unwrap().run_arrays(std::slice::from_ref(&operand)).unwrap();
+        assert_eq!(found[0], Array::new([2, 2], &values).unwrap(), "{config}");
+        assert_eq!(found[1], Array::new([2, 2], &indices).unwrap(), "{config}");
+    }
+}
+
+#[test]
+fn a_batch_of_databases_is_searched() {
+    let Some(session) = session() else { return };
+    let queries = Array::new([2, 1, 2], &[1f32, 0.0, 0.0, 1.0]).unwrap();
+    let database =
+        Array::new([2, 3, 2], &[1f32, 5.0, 3.0, 0.0, 2.0, 9.0, 1.0, 5.0, 3.0, 0.0, 2.0, 9.0]).unwrap();
+    let shapes = [queries.shape().clone(), database.shape().clone()];
+    let f = call(FUSED_SEARCH, "", &shapes, &[f32s(&[2, 1, 2]), s32s(&[2, 1, 2])]);
+    let found = session.compile(&f).unwrap().run_arrays(&[queries.clone(), database.clone()]).unwrap();
+    assert_eq!(found[0], Array::new([2, 1, 2], &[3f32, 2.0, 9.0, 5.0]).unwrap());
+    assert_eq!(found[1], Array::new([2, 1, 2], &[1, 2, 2, 0]).unwrap());
+    let norms = Array::new([2, 3], &[13f32, 4.5, 42.5, 13.0, 4.5, 42.5]).unwrap();
+    let shapes = [shapes[0].clone(), shapes[1].clone(), f32s(&[2, 3])];
+    let f = call(FUSED_SEARCH, "{metric = \"l2\"}", &shapes, &[f32s(&[2, 1, 2]), s32s(&[2, 1, 2])]);
+    let found = session.compile(&f).unwrap().run_arrays(&[queries, database, norms]).unwrap();
+    assert_eq!(found[0], Array::new([2, 1, 2], &[1.5f32, 12.0, 4.5, 8.0]).unwrap());
+    assert_eq!(found[1], Array::new([2, 1, 2], &[1, 0, 1, 0]).unwrap());
+}
+
+/// What XLA says of a call that the handler refuses.
+fn refusal(target: &str, config: &str, operands: &[Shape], results: &[Shape]) -> Option<String> {
+    let arguments: Vec<Array> = operands.iter().map(|shape| Array::zeros(shape.clone()).unwrap()).collect();
+    let f = call(target, config, operands, results);
+    let executable = session()?.compile(&f).unwrap();
+    Some(executable.run_arrays(&arguments).unwrap_err().to_string())
+}
+
+#[test]
+fn calls_that_do_not_fit_are_refused() {
+    let select = |config, operand: Shape, values: Shape, indices: Shape| {
+        refusal(SELECT_K, config, &[operand], &[values, indices])
+    };
+    let u8s = |dims: &[usize]| Shape::new(DType::U8, dims);
+    let two = || (f32s(&[3, 2]), s32s(&[3, 2]));
+    for (problem, expected) in [
+        (
+            select("", u8s(&[3, 5]), u8s(&[3, 2]), two().1),
+            "the operand must be of f32, bf16, f16, f64, got u8",
+        ),
+        (select("", f32s(&[]), two().0, two().1), "the operand must be of rank 1 or more, got 0"),
+        (
+            select("", f32s(&[3, 5]), Shape::new(DType::F64, [3, 2]), two().1),
+            "the values must be of f32, got f64",
+        ),
+        (select("", f32s(&[3, 5]), two().0, f32s(&[3, 2])), "the indices must be of s32, got f32"),
+        (
+            select("", f32s(&[3, 5]), f32s(&[4, 2]), two().1),
+            "the values must be 3 times 1 rows of 2, got 4 times",
+        ),
+        (select("", f32s(&[3, 5]), two().0, s32s(&[3, 1])), "the indices must be 3 times 1 rows of 2, got"),
+        (
+            select("", f32s(&[3, 5]), f32s(&[3, 6]), s32s(&[3, 6])),
+            "k must be at most the operand's last size",
+        ),
+        (select("{best = true}", f32s(&[3, 5]), two().0, two().1), "there is no attribute best"),
+        (
+            select("{least = 1 : i64}", f32s(&[3, 5]), two().0, two().1),
+            "the attribute least must be a truth value",
+        ),
+        (
+            select("{threads = -1 : i64}", f32s(&[3, 5]), two().0, two().1),
+            "threads must be 0 or more, got -1",
+        ),
+        (
+            select("{threads = true}", f32s(&[3, 5]), two().0, two().1),
+            "the attribute threads must be an s64 or s32",
+        ),
+        (
+            select("{instruction_set = \"mmx\"}", f32s(&[3, 5]), two().0, two().1),
+            "there is no instruction set mmx",
+        ),
+        (select("{instruction_set = \"neon\"}", f32s(&[3, 5]), two().0, two().1), "no instruction set neon"),
+        (refusal(SELECT_K, "", &[f32s(&[3, 5])], &[two().0]), "expected 2 results, got 1"),
+        (
+            refusal(SELECT_K, "", &[f32s(&[3, 5]), f32s(&[3])], &[two().0, two().1]),
+            "expected 1 operand, got 2",
+        ),
+    ] {
+        let Some(problem) = problem else { return };
+        assert!(problem.contains("xlann_select_k: ") && problem.contains(expected), "{problem}");
+    }
+    let search =
+        |config, operands: &[Shape]| refusal(FUSED_SEARCH, config, operands, &[f32s(&[4, 2]), s32s(&[4, 2])]);
+    let (queries, database) = (f32s(&[4, 8]), f32s(&[9, 8]));
+    let s8 = Shape::new(DType::S8, [9, 8]);
+    for (problem, expected) in [
+        (search("", std::slice::from_ref(&queries)), "expected 2 to 5 operands, got 1"),
+        (
+            search("", &[queries.clone(), f32s(&[9, 7])]),
+            "database must be 1 times 9 rows of 8, got 1 times 9 of 7",
+        ),
+        (
+            search("", &[queries.clone(), f32s(&[2, 9, 8])]),
+            "database must be 1 times 9 rows of 8, got 2 times",
+        ),
+        (search("", &[queries.clone(), s8.clone()]), "expected 3 operands, got 2"),
+        (search("", &[queries.clone(), s8, f32s(&[8])]), "scales must be 1 times 1 rows of 9"),
+        (search("", &[queries.clone(), f32s(&[1, 8])]), "k must be at most the database's 1 rows, got 2"),
+        (search("", &[f32s(&[4, 0]), f32s(&[9, 0])]), "database must be of 1 column or more, got 0"),
+        (
+            search("{metric = \"cosine\"}", &[queries.clone(), database.clone()]),
+            "metric must be inner_product or l2",
+        ),
+        (search("{metric = \"l2\"}", &[queries.clone(), database.clone()]), "expected 3 operands, got 2"),
+        (
+            search("{metric = \"l2\"}", &[queries.clone(), database.clone(), Shape::new(DType::F64, [9])]),
+            "half_norms must be of f32, got f64",
+        ),
+        (
+            search("{candidates = 1 : i64}", &[queries.clone(), database.clone(), database.clone()]),
+            "candidates must be from k (2) to the database's 9 rows, got 1",
+        ),
+        (search("", &[Shape::new(DType::S8, [4, 8]), database]), "queries must be of f32, bf16, f16, got s8"),
+    ] {
+        let Some(problem) = problem else { return };
+        assert!(problem.contains("xlann_fused_search: ") && problem.contains(expected), "{problem}");
+    }
+}
+
+#[test]
+fn what_is_empty_has_empty_results() {
+    let Some(session) = session() else { return };
+    for (target, operands, dims) in [
+        (SELECT_K, vec![f32s(&[0, 5])], [0, 2]),
+        (SELECT_K, vec![f32s(&[3, 5])], [3, 0]),
+        (FUSED_SEARCH, vec![f32s(&[0, 8]), f32s(&[9, 8])], [0, 2]),
+        (FUSED_SEARCH, vec![f32s(&[4, 8]), f32s(&[9, 8])], [4, 0]),
+    ] {
+        let f = call(target, "", &operands, &[f32s(&dims), s32s(&dims)]);
+        let arguments: Vec<Array> =
+            operands.iter().map(|shape| Array::zeros(shape.clone()).unwrap()).collect();
+        let found = session.compile(&f).unwrap().run_arrays(&arguments).unwrap();
+        assert_eq!(found[0].shape(), &f32s(&dims));
+    }
+}
