@@ -9,7 +9,7 @@ use crate::ann::metric::Metric;
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
 use crate::graph::{Function, Tensor};
-use crate::lower::{self, Choice, Form};
+use crate::lower::{self, Capabilities, Choice, Form};
 use crate::pjrt::{Buffer, Executable, HostMemory};
 use crate::{Array, DType, Error, Result, Session, Shape};
 
@@ -62,6 +62,27 @@ impl SearchOptions {
             aggregation: Aggregation::default(),
             form: None,
         }
+    }
+
+    /// These options with a score budget: where there is none, the one that suits the target, for databases of that dtype.
+    /// What a kernel searches as it is computed takes none.
+    ///
+    /// ```
+    /// use xlann::DType;
+    /// use xlann::ann::{Metric, SearchOptions};
+    /// use xlann::target::cpu;
+    ///
+    /// let options = |metric| SearchOptions::new(10).for_target(&cpu::CAPABILITIES, metric, DType::F32);
+    /// assert_eq!(options(Metric::L2).score_budget, Some(usize::MAX));
+    /// assert_eq!(options(Metric::Cosine).score_budget, Some(16 << 20));
+    /// ```
+    pub fn for_target(self, capabilities: &Capabilities, metric: Metric, dtype: DType) -> SearchOptions {
+        let fused = capabilities.kernel.contains(&score_dtype(dtype))
+            && score_dtype(dtype) == DType::F32
+            && metric != Metric::Cosine
+            && matches!(self.form, None | Some(Form::Kernel));
+        let default = if fused { usize::MAX } else { capabilities.score_budget };
+        SearchOptions { score_budget: self.score_budget.or(Some(default)), ..self }
     }
 }
 
@@ -197,9 +218,8 @@ impl Searcher {
         devices: usize,
         database: impl Into<MappedArray>,
         metric: Metric,
-        mut options: SearchOptions,
+        options: SearchOptions,
     ) -> Result<Searcher> {
-        options.score_budget.get_or_insert(session.platform().capabilities.score_budget);
         let database = database.into();
         let given = database.shape();
         check_options(given, &options)?;
@@ -209,7 +229,9 @@ impl Searcher {
             let expected = format!("at most {}, as many as the session has", there.len());
             return Err(Error::argument("search", "devices", expected, devices));
         }
-        let dtype = session.platform().capabilities.search_dtype(given.dtype());
+        let capabilities = session.platform().capabilities;
+        let dtype = capabilities.search_dtype(given.dtype());
+        let options = options.for_target(capabilities, metric, dtype);
         let shape = given.with_dtype(dtype);
         let norms = norms_function(metric, &sharding.shapes(&shape)[0])?;
         let mut searcher = Searcher {

@@ -5,6 +5,7 @@
 
 use crate::graph::{Function, Tensor};
 use crate::lower::blocks;
+use crate::lower::kernel::select_k;
 use crate::lower::native::native;
 use crate::lower::policy::{Capabilities, Plan};
 use crate::lower::two_stage::two_stage;
@@ -37,6 +38,7 @@ pub(super) fn expand(
         Plan::Native(reduction) => return native(op, inputs, reduction),
         // Of no rows there are no windows either.
         _ if sizes[0] == 0 => none(rows, carried, count)?,
+        Plan::Kernel => select_k(rows, count, op.direction)?,
         Plan::Blocks if capabilities.strided_blocks => strided_blocks(rows, carried, count, op.direction)?,
         Plan::Blocks => {
             let (values, indices) = blocks::adjacent(rows, count, op.direction)?;
@@ -63,7 +65,7 @@ fn none(rows: &Tensor, carried: &[Tensor], count: usize) -> Result<Vec<Tensor>> 
 }
 
 /// The target's own top-k of whole rows with any NaNs.
-fn sort_prepared(
+pub(super) fn sort_prepared(
     rows: &Tensor,
     carried: &[Tensor],
     count: usize,

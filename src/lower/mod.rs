@@ -6,13 +6,19 @@
 
 mod approx_top_k;
 mod blocks;
+mod fused;
+mod kernel;
 mod native;
 mod policy;
 mod stablehlo;
 mod two_stage;
 
-use crate::graph::{Convention, Function, Tensor};
+use std::collections::HashMap;
+
+use crate::graph::{Convention, Equation, Function, Tensor, Var};
 use crate::hlo::{self, HloModuleProto};
+use crate::lower::fused::{Search, Uses};
+use crate::lower::policy::Plan;
 use crate::ops::Op;
 use crate::ops::approx_top_k::ApproxTopK;
 use crate::{Builder, Result};
@@ -84,19 +90,45 @@ pub struct Lowered {
 /// Where an operator has no form on the target, or not the one that the options ask for.
 pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options) -> Result<Lowered> {
     let mut choices = Vec::new();
-    let function = expand(function, &mut |op, inputs| {
+    let function = expand(function, &mut |op, inputs, site| {
         let carried = inputs.len() - 1;
-        let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, capabilities, options)?;
-        let results = approx_top_k::expand(op, inputs, plan, capabilities)?;
+        let search = if capabilities.forms.contains(&Form::Kernel) { Some(site.search(op)?) } else { None };
+        let why_not = match &search {
+            Some(Err(why_not)) => Some(*why_not),
+            _ => None,
+        };
+        let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, why_not, capabilities, options)?;
         choices.push(choice);
-        Ok(results)
+        match (plan, search) {
+            (Plan::Kernel, Some(Ok(search))) => {
+                kernel::fused_search(&search, op.output_size(inputs[0].shape())?)
+            }
+            _ => approx_top_k::expand(op, inputs, plan, capabilities),
+        }
     })?;
+    // Scores that a kernel does not need.
+    let function = function.pruned();
     let module = module(&function)?;
     Ok(Lowered { function, module, choices })
 }
 
+/// Where an approximate top-k stands.
+struct Site<'a> {
+    equation: &'a Equation,
+    uses: &'a Uses<'a>,
+    /// What the equations before it have read.
+    values: &'a HashMap<Var, Tensor>,
+}
+
+impl Site<'_> {
+    /// The search that it is a part of, or why it is none.
+    fn search(&self, op: &ApproxTopK) -> Result<std::result::Result<Search, &'static str>> {
+        fused::search(op, self.equation, self.uses, &|var| self.values.get(&var).cloned())
+    }
+}
+
 /// Makes something else of an approximate top-k: its results, from its inputs.
-type Rewrite<'a> = dyn FnMut(&ApproxTopK, &[Tensor]) -> Result<Vec<Tensor>> + 'a;
+type Rewrite<'a> = dyn FnMut(&ApproxTopK, &[Tensor], &Site<'_>) -> Result<Vec<Tensor>> + 'a;
 
 /// The function with its approximate top-k, and those of its sub-functions, rewritten.
 fn expand(function: &Function, rewrite: &mut Rewrite<'_>) -> Result<Function> {
@@ -105,9 +137,12 @@ fn expand(function: &Function, rewrite: &mut Rewrite<'_>) -> Result<Function> {
         .parameters()
         .map(|(name, shape)| builder.parameter(name, shape.clone()))
         .collect::<Result<_>>()?;
+    let uses = Uses::of(function);
+    let mut values = HashMap::new();
     let results = function.interpret(arguments, |equation, inputs| {
+        values.extend(equation.inputs().iter().copied().zip(inputs.iter().cloned()));
         if let Op::ApproxTopK(op) = &equation.op {
-            return rewrite(op, inputs);
+            return rewrite(op, inputs, &Site { equation, uses: &uses, values: &values });
         }
         let op = equation.op.map_functions(&mut |function| expand(function, rewrite))?;
         builder.push(op, &inputs.iter().collect::<Vec<_>>())

@@ -2,6 +2,7 @@
 //!
 //! The caller's choice is taken where there is one ([`Options`]). Else, the first of these that applies:
 //!
+//! 0. `kernel`, where the target has it.
 //! 1. `sort`, of rows that the target sorts in one go ([`Capabilities::sorted_at_once`]), where the results are to be
 //!    sorted.
 //! 2. `native`, where the target has it and XLA's formula reduces the operand, or a tighter reduction meets the
@@ -28,7 +29,7 @@ use crate::{DType, Error, Result, Shape};
 ///
 /// ```
 /// use xlann::lower::Form;
-/// assert_eq!(Form::ALL.map(Form::name), ["sort", "two-stage", "blocks", "native", "native-tight"]);
+/// assert_eq!(Form::ALL.map(Form::name), ["sort", "two-stage", "blocks", "native", "native-tight", "kernel"]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -57,11 +58,16 @@ pub enum Form {
     /// target ([`tight_reduction_output_size`](crate::ann::recall::tight_reduction_output_size)): about half of XLA's.
     /// What is not aggregated has XLA's size.
     NativeTight,
+    /// A [kernel](crate::kernels) of this crate's, in a custom call: exact, and reads the operand once. Where the
+    /// operand is the products of queries and the rows of a database, searched for the largest, or half norms less such
+    /// products, searched for the least, the scores are searched as they are computed, and not kept.
+    Kernel,
 }
 
 impl Form {
     /// Every form.
-    pub const ALL: [Form; 5] = [Form::Sort, Form::TwoStage, Form::Blocks, Form::Native, Form::NativeTight];
+    pub const ALL: [Form; 6] =
+        [Form::Sort, Form::TwoStage, Form::Blocks, Form::Native, Form::NativeTight, Form::Kernel];
 
     /// The name, as on the command line.
     pub const fn name(self) -> &'static str {
@@ -71,12 +77,13 @@ impl Form {
             Form::Blocks => "blocks",
             Form::Native => "native",
             Form::NativeTight => "native-tight",
+            Form::Kernel => "kernel",
         }
     }
 
     /// Whether it can carry operands along.
     fn carries(self) -> bool {
-        self != Form::Blocks
+        !matches!(self, Form::Blocks | Form::Kernel)
     }
 }
 
@@ -126,6 +133,8 @@ pub struct Capabilities {
     pub fuses_into_top_k: bool,
     /// The dtypes that the native forms take.
     pub native: &'static [DType],
+    /// The dtypes that the kernel form takes.
+    pub kernel: &'static [DType],
     /// The dtypes of databases that are searched as they are; others are converted to f32.
     pub searched: &'static [DType],
     /// How many bytes the scores of a batch of queries may take where the user does not say: those of a search that
@@ -187,6 +196,7 @@ pub(super) enum Plan {
     TwoStage { buckets: usize },
     Blocks,
     Native(ReductionSize),
+    Kernel,
 }
 
 /// The form of one approximate top-k: the one that was asked for, or the one that the measurements behind the
@@ -195,6 +205,7 @@ pub(super) fn choose(
     op: &ApproxTopK,
     operand: &Shape,
     carried: usize,
+    why_not_fused: Option<&'static str>,
     capabilities: &Capabilities,
     options: &Options,
 ) -> Result<(Plan, Choice)> {
@@ -206,6 +217,7 @@ pub(super) fn choose(
         size: operand.dims()[op.reduction_dimension],
         count: op.output_size(operand)?,
         carrying: carried > 0,
+        why_not_fused,
         capabilities,
     };
     let (form, plan, reason) = match options.approx_top_k {
@@ -230,6 +242,8 @@ struct Planner<'a> {
     /// The number of results.
     count: usize,
     carrying: bool,
+    /// Why the kernel does not compute the operand, too.
+    why_not_fused: Option<&'static str>,
     capabilities: &'a Capabilities,
 }
 
@@ -243,9 +257,12 @@ impl Planner<'_> {
         if self.carrying && !form.carries() {
             return Some(format!("the form {form} cannot carry operands along"));
         }
-        let native = matches!(form, Form::Native | Form::NativeTight);
-        (native && !self.capabilities.native.contains(&dtype))
-            .then(|| format!("the form {form} takes no {dtype}"))
+        let taken = match form {
+            Form::Native | Form::NativeTight => self.capabilities.native.contains(&dtype),
+            Form::Kernel => self.capabilities.kernel.contains(&dtype),
+            Form::Sort | Form::TwoStage | Form::Blocks => true,
+        };
+        (!taken).then(|| format!("the form {form} takes no {dtype}"))
     }
 
     fn has(&self, form: Form) -> bool {
@@ -264,6 +281,7 @@ impl Planner<'_> {
                 )?,
             },
             Form::Blocks => Plan::Blocks,
+            Form::Kernel => Plan::Kernel,
             Form::NativeTight if self.op.aggregate_to_topk => Plan::Native(self.tight()?),
             Form::Native | Form::NativeTight => Plan::Native(self.xlas()?),
         })
@@ -285,7 +303,7 @@ impl Planner<'_> {
         let op = self.op;
         let whole = op.reduction_input_size_override;
         match plan {
-            Plan::Sort | Plan::Blocks => Ok(1.0),
+            Plan::Sort | Plan::Blocks | Plan::Kernel => Ok(1.0),
             Plan::TwoStage { buckets } => {
                 let whole = whole.unwrap_or(self.size);
                 let buckets = (buckets as f64 * (whole as f64 / self.size as f64)) as usize;
@@ -298,6 +316,13 @@ impl Planner<'_> {
     fn preferred(&self) -> Result<(Form, Plan, String)> {
         let (op, size, capabilities) = (self.op, self.size, self.capabilities);
         let chosen = |form, reason| Ok((form, self.plan(form)?, reason));
+        if self.has(Form::Kernel) {
+            let reason = match self.why_not_fused {
+                None => "searched as the scores are computed, which are not kept; exact".to_owned(),
+                Some(why_not) => format!("one read of the scores, which are kept, as {why_not}; exact"),
+            };
+            return chosen(Form::Kernel, reason);
+        }
         if size <= capabilities.sorted_at_once && op.aggregate_to_topk {
             let reason =
                 format!("up to {} elements are sorted in one go; exact", capabilities.sorted_at_once);

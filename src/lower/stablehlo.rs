@@ -32,7 +32,7 @@ use crate::{ApiVersion, Array, CustomCall, DType, Operand, Result, Shape};
 /// ```
 pub fn stablehlo(function: &Function, capabilities: &Capabilities) -> Result<String> {
     let is_fallback = !capabilities.forms.iter().any(|form| form.name() == "native");
-    let function = expand(function, &mut |op, inputs| custom_call(op, inputs, is_fallback))?;
+    let function = expand(function, &mut |op, inputs, _| custom_call(op, inputs, is_fallback))?;
     module(&function)?.to_stablehlo()
 }
 

@@ -29,7 +29,7 @@ pub const PLATFORM: Platform = Platform {
     // On by default, and it has maxima and minima drop NaNs.
     xla_options: &[("xla_cpu_enable_fast_min_max", false)],
     capabilities: &CAPABILITIES,
-    kernels: Some(Kernels { ffi_platform: "Host", capabilities_without: &CAPABILITIES }),
+    kernels: Some(Kernels { ffi_platform: "Host", capabilities_without: &PLAIN_CAPABILITIES }),
 };
 
 /// What is lowered for XLA:CPU.
@@ -39,7 +39,7 @@ pub const PLATFORM: Platform = Platform {
 /// from `cargo bench` and the like at 10^3 to 10^6 elements a row, k from 1 to 1000.
 pub const CAPABILITIES: Capabilities = Capabilities {
     target: "cpu",
-    forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
+    forms: &[Form::Sort, Form::TwoStage, Form::Blocks, Form::Kernel],
     sorted_at_once: 0,
     blocks_over_two_stage: 200,
     blocks_over_sort: 100,
@@ -50,9 +50,18 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fast_top_k: &[DType::F16, DType::BF16, DType::F32],
     fuses_into_top_k: false,
     native: &[],
-    searched: &[DType::F32, DType::F64],
+    kernel: &[DType::F16, DType::BF16, DType::F32, DType::F64],
+    searched: &[DType::F16, DType::BF16, DType::F32, DType::F64],
     // They stay in the processor's cache.
     score_budget: 16 << 20,
+};
+
+/// What is lowered for XLA:CPU where a plugin cannot call kernels.
+pub const PLAIN_CAPABILITIES: Capabilities = Capabilities {
+    forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
+    kernel: &[],
+    searched: &[DType::F32, DType::F64],
+    ..CAPABILITIES
 };
 
 /// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.

@@ -58,6 +58,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fast_top_k: &[],
     fuses_into_top_k: true,
     native: &[],
+    kernel: &[],
     searched: &[DType::F16, DType::BF16, DType::F32, DType::F64],
     // A small part of the memory, and enough for the matrix product to take its time.
     score_budget: 1 << 30,

@@ -75,7 +75,7 @@ pub const PLATFORM: Platform = Platform {
 /// of 10^6 elements.
 pub const CAPABILITIES: Capabilities = Capabilities {
     target: "tpu",
-    forms: &Form::ALL,
+    forms: &[Form::Sort, Form::TwoStage, Form::Blocks, Form::Native, Form::NativeTight],
     sorted_at_once: 0,
     blocks_over_two_stage: usize::MAX,
     blocks_over_sort: usize::MAX,
@@ -86,6 +86,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fast_top_k: &[DType::F16, DType::BF16, DType::F32],
     fuses_into_top_k: true,
     native: &[DType::F16, DType::BF16, DType::F32],
+    kernel: &[],
     searched: &[DType::BF16, DType::F32],
     // The native forms keep none.
     score_budget: usize::MAX,

@@ -1,0 +1,198 @@
+//! Recognising a search: an approximate top-k of the products of queries with the rows of a database.
+//!
+//! Of scores `[batch.., query.., shared.., n]`, the products of a tensor with dimensions `batch`, `query` and those that
+//! are summed over, and one with `batch`, `shared`, n and those that are summed over: a search of each batch and each
+//! index of `shared` in a database of its own.
+
+use std::collections::HashMap;
+
+use crate::graph::{Equation, Function, Tensor, Var};
+use crate::ops::Op;
+use crate::ops::approx_top_k::{ApproxTopK, Direction};
+use crate::ops::binary::Binary;
+use crate::ops::broadcast::BroadcastInDim;
+use crate::ops::dot_general::DotGeneral;
+use crate::{DType, Result};
+
+/// The parts of a search, as the kernel takes them.
+pub(super) struct Search {
+    /// `[batch, q, d]`.
+    pub(super) queries: Tensor,
+    /// `[batch, n, d]`.
+    pub(super) database: Tensor,
+    /// `[batch, n]`, where the least half norm less the product is searched for, rather than the largest product.
+    pub(super) half_norms: Option<Tensor>,
+    sizes: [Vec<usize>; 3],
+}
+
+impl Search {
+    /// What was found, `[batch, q, k]`, in the dimensions of the scores.
+    pub(super) fn restore(&self, found: &Tensor) -> Result<Tensor> {
+        let [batch, query, shared] = &self.sizes;
+        let k = found.dims()[2];
+        let (first, second) = (batch.len(), batch.len() + shared.len());
+        let last = second + query.len();
+        let order = (0..first).chain(second..last).chain(first..second).chain([last]);
+        transposed(&found.reshape(&[&batch[..], shared, query, &[k]].concat())?, order)
+    }
+}
+
+/// The equations of a function by what they define, and how often that is read.
+pub(super) struct Uses<'a> {
+    equations: HashMap<Var, &'a Equation>,
+    reads: HashMap<Var, usize>,
+}
+
+impl<'a> Uses<'a> {
+    pub(super) fn of(function: &'a Function) -> Uses<'a> {
+        let mut uses = Uses { equations: HashMap::new(), reads: HashMap::new() };
+        for equation in function.equations() {
+            uses.equations.extend(equation.outputs().iter().map(|&var| (var, equation)));
+        }
+        let inputs = function.equations().iter().flat_map(|equation| equation.inputs());
+        for &var in inputs.chain(function.results()) {
+            *uses.reads.entry(var).or_default() += 1;
+        }
+        uses
+    }
+
+    /// What defines a variable that nothing but one equation reads.
+    fn own(&self, var: Var) -> Option<&'a Equation> {
+        self.equations.get(&var).copied().filter(|_| self.reads.get(&var) == Some(&1))
+    }
+
+    /// The operand of the conversion that defines a variable, and its dtype before; else the variable.
+    fn unconverted(&self, var: Var) -> Var {
+        match self.equations.get(&var) {
+            Some(Equation { op: Op::Convert(_), inputs, .. }) => inputs[0],
+            _ => var,
+        }
+    }
+}
+
+/// The search that an approximate top-k is a part of, or why it is none that the kernel can do. `value` gives the tensors
+/// of variables that equations before it have read.
+pub(super) fn search(
+    op: &ApproxTopK,
+    equation: &Equation,
+    uses: &Uses<'_>,
+    value: &dyn Fn(Var) -> Option<Tensor>,
+) -> Result<std::result::Result<Search, &'static str>> {
+    let [scores] = equation.inputs() else { return Ok(Err("it carries operands along")) };
+    let Some(definition) = uses.own(*scores) else {
+        return Ok(Err("the operand is an argument, or read elsewhere, too"));
+    };
+    let (product, half_norms) = match (&definition.op, op.direction) {
+        (Op::DotGeneral(_), Direction::Max) => (definition, None),
+        (Op::Binary(Binary::Sub), Direction::Min) => {
+            let [norms, product] = [definition.inputs()[0], definition.inputs()[1]];
+            match (uses.equations.get(&norms), uses.own(product)) {
+                (Some(norms), Some(product)) => (product, Some(*norms)),
+                _ => return Ok(Err("the operand is no half norms less products")),
+            }
+        }
+        _ => {
+            return Ok(Err(
+                "the operand is neither products, searched for the largest, nor half norms less those",
+            ));
+        }
+    };
+    let Op::DotGeneral(dot) = &product.op else { return Ok(Err("the operand is no products")) };
+    let [lhs, rhs] = [product.inputs()[0], product.inputs()[1]];
+    let (Some(mut queries), Some(mut database)) = (value(lhs), value(rhs)) else {
+        return Ok(Err("the operand is no products"));
+    };
+    if database.dtype() != DType::F32 {
+        return Ok(Err("the products are not of f32"));
+    }
+    // Both as they were before a conversion to f32, whose products the kernel sums in f32, too.
+    if let (Some(narrow), Some(narrow_database)) =
+        (value(uses.unconverted(lhs)), value(uses.unconverted(rhs)))
+        && narrow.dtype() == narrow_database.dtype()
+        && matches!(narrow.dtype(), DType::F16 | DType::BF16)
+    {
+        (queries, database) = (narrow, narrow_database);
+    }
+    let free = |rank: usize, batch: &[usize], contracting: &[usize]| -> Vec<usize> {
+        (0..rank).filter(|dim| !batch.contains(dim) && !contracting.contains(dim)).collect()
+    };
+    let DotGeneral { lhs_contracting, rhs_contracting, lhs_batch, rhs_batch } = dot;
+    let lhs_free = free(queries.rank(), lhs_batch, lhs_contracting);
+    let rhs_free = free(database.rank(), rhs_batch, rhs_contracting);
+    let Some((rows, shared)) = rhs_free.split_last() else { return Ok(Err("the database is a vector")) };
+    if op.reduction_dimension + 1 != lhs_batch.len() + lhs_free.len() + rhs_free.len() {
+        return Ok(Err("it is not along the last dimension, that of the database's rows"));
+    }
+    let mut order = [&rhs_batch[..], &rhs_free, rhs_contracting].concat();
+    if let Some(Equation { op: Op::Transpose(transpose), inputs, .. }) = uses.equations.get(&rhs)
+        && let Some(operand) = value(inputs[0])
+    {
+        order = order.iter().map(|&dim| transpose.permutation[dim]).collect();
+        database = operand;
+    }
+    if !order.iter().copied().eq(0..order.len()) {
+        return Ok(Err("the database would have to be transposed"));
+    }
+    let sizes = |tensor: &Tensor, dims: &[usize]| -> Vec<usize> {
+        dims.iter().map(|&dim| tensor.dims()[dim]).collect()
+    };
+    let (batch, query) = (sizes(&queries, lhs_batch), sizes(&queries, &lhs_free));
+    let width: usize = sizes(&queries, lhs_contracting).iter().product();
+    // Those of the product's own operand: a transposed database has others.
+    let Some(product_rhs) = value(rhs) else { return Ok(Err("the operand is no products")) };
+    let (shared, rows) = (sizes(&product_rhs, shared), product_rhs.dims()[*rows]);
+    let [batches, repeats, count]: [usize; 3] = [&batch, &shared, &query].map(|sizes| sizes.iter().product());
+    if [batches, repeats, count, rows, width].contains(&0) {
+        return Ok(Err("there is nothing to search"));
+    }
+    let half_norms = match half_norms {
+        None => None,
+        Some(norms) => {
+            match broadcast_norms(norms, value, [&batch, &query, &[&shared[..], &[rows]].concat()])? {
+                Some(norms) => Some(norms.reshape(&[batches * repeats, rows])?),
+                None => return Ok(Err("what the products are subtracted from differs between queries")),
+            }
+        }
+    };
+    let order = lhs_batch.iter().chain(&lhs_free).chain(lhs_contracting).copied();
+    let queries = transposed(&queries, order)?
+        .reshape(&[batches, 1, count, width])?
+        .broadcast_in_dim(&[batches, repeats, count, width], &[0, 1, 2, 3])?
+        .reshape(&[batches * repeats, count, width])?;
+    let database = database.reshape(&[batches * repeats, rows, width])?;
+    Ok(Ok(Search { queries, database, half_norms, sizes: [batch, query, shared] }))
+}
+
+/// A tensor with its dimensions in this order.
+fn transposed(tensor: &Tensor, order: impl Iterator<Item = usize>) -> Result<Tensor> {
+    let order: Vec<isize> = order.map(|dim| dim as isize).collect();
+    if order.iter().copied().eq(0..order.len() as isize) {
+        Ok(tensor.clone())
+    } else {
+        tensor.transpose(&order)
+    }
+}
+
+/// Half norms that are broadcast to scores of sizes `[batch.., query.., rows..]`, without the dimensions of the queries;
+/// `None` where they differ between queries, or are something else.
+fn broadcast_norms(
+    definition: &Equation,
+    value: &dyn Fn(Var) -> Option<Tensor>,
+    [batch, query, rows]: [&[usize]; 3],
+) -> Result<Option<Tensor>> {
+    let Op::BroadcastInDim(BroadcastInDim { broadcast_dimensions, .. }) = &definition.op else {
+        return Ok(None);
+    };
+    let Some(norms) = value(definition.inputs()[0]) else { return Ok(None) };
+    let queries = batch.len()..batch.len() + query.len();
+    let (mut kept, mut places) = (Vec::new(), Vec::new());
+    for (&size, &place) in norms.dims().iter().zip(broadcast_dimensions) {
+        if !queries.contains(&place) {
+            kept.push(size);
+            places.push(if place < queries.start { place } else { place - query.len() });
+        } else if size != 1 {
+            return Ok(None);
+        }
+    }
+    norms.reshape(&kept)?.broadcast_in_dim(&[batch, rows].concat(), &places).map(Some)
+}
