@@ -50,6 +50,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fuses_into_top_k: false,
     native: &[],
     searched: &[DType::F32, DType::F64],
+    keeps_no_scores: &[],
     // They stay in the processor's cache.
     score_budget: 16 << 20,
 };
