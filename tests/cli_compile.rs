@@ -135,3 +135,26 @@ fn executables_are_written_to_files() {
         assert_eq!(results[0], xlann::Array::new([2, 2], &[9f32, 7.0, -1.0, -2.0]).unwrap());
     }
 }
+
+#[test]
+fn choices_are_explained_without_a_plugin() {
+    let folder = Folder::new();
+    let explained = |words: &str| {
+        let words = format!("explain {words}");
+        succeeded(&words, &folder.command_without_plugin(&words).output().unwrap()).0
+    };
+    let search = "search --database-shape 1000000x128 --queries-shape 128x128 -k 10";
+    assert_eq!(
+        explained(&format!("{search} --target tpu:v5e:2x2")),
+        "approx_max_k f32[128,1000000] k=10: native-tight (PartialReduce to 128 meets the recall target, where XLA's \
+         formula leaves 256); expected recall 0.9656\n"
+    );
+    let topk = explained("topk --shape 8x1000000 -k 100 --min --lowering sort --target gpu:h100");
+    assert_eq!(topk, "approx_min_k f32[8,1000000] k=100: sort (asked for); expected recall 1.0000\n");
+    let words = format!("{search} --target tpu:v5e:2x2 --json");
+    let object: serde_json::Value = serde_json::from_str(&explained(&words)).unwrap();
+    assert_eq!(object["choices"][0]["lowering"], "native-tight");
+    assert_eq!(object["choices"][0]["keeps_scores"], false);
+    let words = "explain topk --shape 8x1000 -k 5 --target cpu --lowering native";
+    folder.refuses_command(folder.command_without_plugin(words), 1, "native");
+}

@@ -77,7 +77,10 @@ fn unknown_topologies_are_refused() {
     if compiler("tpu:v5e:2x2").is_none() {
         return;
     }
-    for text in ["tpu:v99:2x2", "tpu:v5e:3x7x2", "tpu:nonsense", "tpu:v5e:"] {
+    for text in ["tpu:nonsense", "tpu:v5e:", "tpu:v5e:32x32", "tpu:v5e:0x0"] {
+        assert!(refusal(text).contains("such as v5e:2x2"), "{text}: {}", refusal(text));
+    }
+    for text in ["tpu:v99:2x2", "tpu:v5e:3x7"] {
         let error = Target::parse(text).unwrap().describe().unwrap_err();
         assert!(matches!(error, Error::Pjrt { .. }), "{text}: {error}");
     }

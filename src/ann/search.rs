@@ -64,25 +64,45 @@ impl SearchOptions {
         }
     }
 
-    /// These options with a score budget: where there is none, the one that suits the target, for databases of that dtype.
-    /// What a kernel searches as it is computed takes none.
+    /// These options with a score budget: where there is none, the target's for a database of that shape over so many
+    /// devices; without end where its form of approximate top-k keeps no scores.
+    ///
+    /// # Errors
+    /// As [`sharded_search_function`](crate::ann::sharded_search_function), and where the target does not have the form
+    /// that is asked for.
     ///
     /// ```
-    /// use xlann::DType;
+    /// use xlann::{DType, Shape};
     /// use xlann::ann::{Metric, SearchOptions};
-    /// use xlann::target::cpu;
+    /// use xlann::target::{cpu, tpu};
     ///
-    /// let options = |metric| SearchOptions::new(10).for_target(&cpu::CAPABILITIES, metric, DType::F32);
-    /// assert_eq!(options(Metric::L2).score_budget, Some(usize::MAX));
-    /// assert_eq!(options(Metric::Cosine).score_budget, Some(16 << 20));
+    /// let database = Shape::new(DType::F32, [1_000_000, 128]);
+    /// let budget = |capabilities, metric| {
+    ///     let options = SearchOptions::new(10).for_target(capabilities, metric, &database, 1)?;
+    ///     xlann::Result::Ok(options.score_budget)
+    /// };
+    /// assert_eq!(budget(&tpu::CAPABILITIES, Metric::Cosine)?, Some(usize::MAX));
+    /// assert_eq!(budget(&cpu::CAPABILITIES, Metric::Cosine)?, Some(16 << 20));
+    /// # Ok::<(), xlann::Error>(())
     /// ```
-    pub fn for_target(self, capabilities: &Capabilities, metric: Metric, dtype: DType) -> SearchOptions {
-        let fused = capabilities.kernel.contains(&score_dtype(dtype))
-            && score_dtype(dtype) == DType::F32
-            && metric != Metric::Cosine
-            && matches!(self.form, None | Some(Form::Kernel));
-        let default = if fused { usize::MAX } else { capabilities.score_budget };
-        SearchOptions { score_budget: self.score_budget.or(Some(default)), ..self }
+    pub fn for_target(
+        self,
+        capabilities: &Capabilities,
+        metric: Metric,
+        database: &Shape,
+        devices: usize,
+    ) -> Result<SearchOptions> {
+        if self.score_budget.is_some() {
+            return Ok(self);
+        }
+        let without_end = SearchOptions { score_budget: Some(usize::MAX), ..self };
+        let whole = sharded_search_function(metric, database, without_end.batch, devices, &without_end)?;
+        let forms = lower::Options { approx_top_k: without_end.form };
+        let choices = lower::explain(&whole, capabilities, &forms)?;
+        if choices.first().is_some_and(|search| !search.keeps_scores) {
+            return Ok(without_end);
+        }
+        Ok(SearchOptions { score_budget: Some(capabilities.score_budget), ..without_end })
     }
 }
 
@@ -231,8 +251,8 @@ impl Searcher {
         }
         let capabilities = session.platform().capabilities;
         let dtype = capabilities.search_dtype(given.dtype());
-        let options = options.for_target(capabilities, metric, dtype);
         let shape = given.with_dtype(dtype);
+        let options = options.for_target(capabilities, metric, &shape, devices)?;
         let norms = norms_function(metric, &sharding.shapes(&shape)[0])?;
         let mut searcher = Searcher {
             session: session.clone(),

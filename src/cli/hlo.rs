@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use xlann::ann::search_function;
+use serde_json::json;
+use xlann::ann::{SearchOptions, search_function};
 use xlann::lower::{Capabilities, Choice};
 use xlann::pjrt::{self, Compiled};
 use xlann::target::{Target, compile_for};
@@ -75,11 +76,44 @@ impl Program {
                     count > 0 && width == database_width,
                     "--queries-shape must be 1 or more of width {database_width}, as the database, got {queries}"
                 );
-                let options = arguments.options().for_target(capabilities, arguments.metric(), *dtype);
+                let options = SearchOptions { batch: count, ..arguments.options() };
+                let options = options.for_target(capabilities, arguments.metric(), &database, 1)?;
                 let function = search_function(arguments.metric(), &database, count, &options)?;
                 Ok((function, lower::Options { approx_top_k: options.form }))
             }
         }
+    }
+}
+
+#[derive(Args)]
+pub struct Explain {
+    #[command(subcommand)]
+    program: Program,
+    /// What it would be compiled for, as for xlann compile; needs no plugin
+    #[arg(long, global = true, default_value = "cpu", value_parser = Target::parse)]
+    target: Target,
+}
+
+impl Explain {
+    pub fn run(&self) -> anyhow::Result<Summary> {
+        let capabilities = self.target.platform().capabilities;
+        let (function, options) = self.program.function(capabilities)?;
+        let choices = lower::explain(&function, capabilities, &options)?;
+        let mut summary = Summary::default();
+        for choice in &choices {
+            summary.line(format_args!("{choice}; expected recall {:.4}", choice.expected_recall));
+        }
+        let row = |choice: &Choice| {
+            json!({
+                "operator": choice.operator,
+                "lowering": choice.form.name(),
+                "reason": choice.reason,
+                "expected_recall": choice.expected_recall,
+                "keeps_scores": choice.keeps_scores,
+            })
+        };
+        summary.field("choices", choices.iter().map(row).collect::<Vec<_>>());
+        Ok(summary)
     }
 }
 

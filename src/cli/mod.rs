@@ -42,6 +42,9 @@ enum Command {
     /// Print the HLO of a topk or a search of given shapes; needs no plugin
     #[command(subcommand, arg_required_else_help = false)]
     Hlo(hlo::Program),
+    /// Tell which form the approximate top-k of a topk or a search takes on a target, and why; needs no plugin
+    #[command(arg_required_else_help = false)]
+    Explain(hlo::Explain),
     /// Compile a topk or a search of given shapes for a device, attached or only described, and print what came of it
     #[command(arg_required_else_help = false)]
     Compile(hlo::Compile),
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Topk(topk) => topk.run(),
         Command::Search(search) => search.run(),
         Command::Hlo(program) => program.hlo(),
+        Command::Explain(explain) => explain.run(),
         Command::Compile(compile) => compile.run(),
         Command::Plan(plan) => plan.run(),
     };

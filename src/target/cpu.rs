@@ -52,6 +52,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     native: &[],
     kernel: &[DType::F16, DType::BF16, DType::F32, DType::F64],
     searched: &[DType::F16, DType::BF16, DType::F32, DType::F64],
+    keeps_no_scores: &[Form::Kernel],
     // They stay in the processor's cache.
     score_budget: 16 << 20,
 };
