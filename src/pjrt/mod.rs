@@ -28,6 +28,8 @@ pub use compiled::{Compiled, CompiledMemory, OptimizedProgram};
 pub use event::Event;
 pub use executable::{Executable, Signature};
 pub use plugin::Plugin;
+pub(crate) use plugin::load_library;
+pub(crate) use search::package_folders;
 pub use search::{Candidate, PluginSpec, cache_directory, search_order};
 pub use topology::Topology;
 

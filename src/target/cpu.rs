@@ -22,6 +22,7 @@ pub const PLATFORM: Platform = Platform {
     },
     wheels: &[LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU],
     companions: &[],
+    libraries: &[],
     client_options: &[],
     device_count_option: Some("cpu_device_count"),
     folder_options: &[],

@@ -22,16 +22,19 @@
 
 pub mod cpu;
 pub mod gpu;
+mod libraries;
 pub mod tpu;
+
+pub use libraries::Library;
 
 use std::path::Path;
 
-use crate::data::{self, ExecutableFile, Installed, Wheel};
+use crate::data::{self, ExecutableFile, Fetched, Installed, Libraries, Wheel};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
 use crate::pjrt::{
     Client, CompileOptions, Compiled, Device, Executable, Plugin, PluginSpec, Program, Signature, Topology,
-    Value,
+    Value, package_folders,
 };
 use crate::{Error, Result};
 
@@ -54,6 +57,8 @@ pub struct Platform {
     pub wheels: &'static [Wheel],
     /// What the plugins need beside them: packages, and files of theirs.
     pub companions: &'static [(Wheel, &'static str)],
+    /// The shared libraries that the plugins need to run programs, in the order in which they are loaded.
+    pub libraries: &'static [Libraries],
     /// The options that a client is created with.
     pub client_options: &'static [(&'static str, Value)],
     /// The option by which a client is created with a number of devices, where that is not the machine's.
@@ -134,10 +139,32 @@ impl Platform {
         data::install_plugin(self.plugin.name, self.wheels.iter().copied().zip(members), self.companions)
     }
 
-    /// Attaches to the platform's devices through the plugin that [`Plugin::find`] finds.
+    /// Puts the shared libraries that the plugin needs to run programs into the cache, unless they are there; gives
+    /// whether each package had to be fetched. For GPUs, these are two gigabytes to fetch.
     ///
     /// # Errors
-    /// Where no plugin is found, or it cannot be loaded or finds no device.
+    /// As [`install`](Platform::install).
+    ///
+    /// ```no_run
+    /// use xlann::target::gpu;
+    ///
+    /// gpu::PLATFORM.install()?;
+    /// for (libraries, fetched) in gpu::PLATFORM.install_libraries()? {
+    ///     println!("{}: {fetched:?}", libraries.wheel);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn install_libraries(&self) -> Result<Vec<(&'static Libraries, Fetched)>> {
+        data::install_libraries(self.plugin.name, self.libraries)
+    }
+
+    /// Attaches to the platform's devices through the plugin that [`Plugin::find`] finds.
+    ///
+    /// On a machine that has such devices, the shared libraries that the plugin needs to run programs are loaded before,
+    /// from where [`find_libraries`](Platform::find_libraries) finds them.
+    ///
+    /// # Errors
+    /// Where no plugin is found, it cannot be loaded or finds no device, or a library that it needs is missing.
     ///
     /// ```
     /// use xlann::target::Platform;
@@ -176,7 +203,11 @@ impl Platform {
     }
 
     fn session_of(&self, options: &[(&str, Value)]) -> Result<Session> {
-        let client = Client::new(Plugin::find(&self.plugin)?, options)?;
+        let plugin = Plugin::find(&self.plugin)?;
+        if self.plugin.has_devices() {
+            self.load_libraries(plugin)?;
+        }
+        let client = Client::new(plugin, options)?;
         Ok(Session { client, platform: *self })
     }
 
@@ -184,8 +215,8 @@ impl Platform {
     fn compile_options(&self, plugin: Plugin) -> CompileOptions {
         let fixed = self.xla_options.iter().map(|&(name, value)| (name.to_owned(), Value::Bool(value)));
         let folders = self.folder_options.iter().filter_map(|&(name, folder)| {
-            let folder =
-                plugin.path().ancestors().map(|near| near.join(folder)).find(|folder| folder.is_dir())?;
+            let folders = package_folders(plugin.path()).into_iter().map(|near| near.join(folder));
+            let folder = folders.into_iter().find(|folder| folder.is_dir())?;
             Some((name.to_owned(), Value::String(folder.to_str()?.to_owned())))
         });
         CompileOptions { overrides: fixed.chain(folders).collect(), ..CompileOptions::default() }

@@ -30,6 +30,7 @@ pub const PLATFORM: Platform = Platform {
     },
     wheels: &[LIBTPU],
     companions: &[],
+    libraries: &[],
     client_options: &[],
     xla_options: &[],
     device_count_option: None,
