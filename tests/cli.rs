@@ -392,7 +392,7 @@ fn an_installed_plugin_is_not_fetched_again() {
         ["cuda13/xla_cuda_plugin.so", "nvidia/cu13/bin/ptxas", "nvidia/cu13/nvvm/libdevice/libdevice.10.bc"]
             .into_iter()
             .map(str::to_owned)
-            .chain(gpu::PLATFORM.libraries.iter().flat_map(|libraries| {
+            .chain(gpu::PLATFORM.plugin.libraries.iter().flat_map(|libraries| {
                 libraries.files.iter().map(|file| format!("{}/{file}", libraries.folder))
             }))
     {

@@ -78,15 +78,15 @@ fn libraries_that_programs_need_are_missed_only_where_there_is_a_device() {
     const NONE: &[Libraries] = &[Libraries {
         folder: "no/such/lib",
         files: &["libnone.so.1", "libnil.so"],
-        ..gpu::PLATFORM.libraries[0]
+        ..gpu::PLATFORM.plugin.libraries[0]
     }];
     const OPTIONAL: &[Libraries] = &[Libraries { required: false, ..NONE[0] }];
     if common::cpu().is_none() {
         return;
     }
     let with = |device_files, libraries| {
-        let plugin = PluginSpec { device_files, ..cpu::PLATFORM.plugin };
-        Platform { plugin, libraries, ..cpu::PLATFORM }.session().map(drop)
+        let plugin = PluginSpec { device_files, libraries, ..cpu::PLATFORM.plugin };
+        Platform { plugin, ..cpu::PLATFORM }.session().map(drop)
     };
     with(&["/no/such/device"], NONE).unwrap();
     with(&["/dev/null"], OPTIONAL).unwrap();

@@ -5,8 +5,8 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use xlann::data::{Fetched, Libraries};
-use xlann::pjrt::{Candidate, Plugin, search_order};
-use xlann::target::{Library, PLATFORMS, Platform};
+use xlann::pjrt::{Candidate, Library, Plugin, search_order};
+use xlann::target::{PLATFORMS, Platform};
 
 use super::Summary;
 
@@ -146,7 +146,7 @@ fn describe(target: &Platform, plugin: Plugin, summary: &mut Summary) -> Value {
             .collect::<serde_json::Map<String, Value>>(),
         "extensions": extensions,
     });
-    libraries(&target.find_libraries(plugin), summary, &mut object);
+    libraries(&target.plugin.find_libraries(plugin.path()), summary, &mut object);
     match target.session() {
         Ok(session) => {
             let client = session.client();

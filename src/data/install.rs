@@ -14,7 +14,7 @@ type Source = (Wheel, &'static str);
 /// ```
 /// use xlann::target::gpu;
 ///
-/// for libraries in gpu::PLATFORM.libraries {
+/// for libraries in gpu::PLATFORM.plugin.libraries {
 ///     println!("{}: {}/{}", libraries.wheel, libraries.folder, libraries.files.join(", "));
 /// }
 /// ```

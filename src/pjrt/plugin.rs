@@ -112,8 +112,10 @@ impl Plugin {
 
     /// Loads the first plugin in the [search order](search_order) of `spec` that exists.
     ///
-    /// Sets the environment variables that the specification gives for a machine without devices, where they are
-    /// unset: a program that reads its environment in C on another thread should find its plugins before it does.
+    /// On a machine with devices of its kind, the shared libraries that the plugin runs programs with are loaded before
+    /// it, those that [are found](PluginSpec::find_libraries). On one without, sets the environment variables that the
+    /// specification gives for that, where they are unset: a program that reads its environment in C on another thread
+    /// should find its plugins before it does.
     ///
     /// # Errors
     /// [`Error::PluginNotFound`] where there is none; [`Error::Plugin`] where the first that exists is of no
@@ -133,10 +135,14 @@ impl Plugin {
         let candidates = search_order(spec);
         match candidates.iter().find(|candidate| candidate.exists || candidate.required) {
             Some(candidate) => {
-                if !spec.has_devices() {
+                let path = candidate.path.canonicalize().unwrap_or(candidate.path.clone());
+                if spec.has_devices() {
+                    // What is missing is told when a client is created: to compile, none is needed.
+                    let _ = spec.load_libraries(&path);
+                } else {
                     set_environment(spec.environment);
                 }
-                Plugin::load(&candidate.path)
+                Plugin::load(path)
             }
             None => Err(Error::PluginNotFound {
                 name: spec.name.into(),
@@ -205,7 +211,7 @@ impl Plugin {
 ///
 /// # Errors
 /// [`Error::Plugin`] where it is not found, or cannot be loaded.
-pub(crate) fn load_library(file: &Path) -> Result<()> {
+pub(super) fn load_library(file: &Path) -> Result<()> {
     let refused = |problem| Error::Plugin { path: file.to_owned(), problem };
     open_library(file).map(drop).map_err(refused)
 }

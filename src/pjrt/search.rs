@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::data::Libraries;
+
 /// Which plugin is looked for: data that a target gives.
 ///
 /// ```
@@ -20,6 +22,8 @@ pub struct PluginSpec {
     pub device_files: &'static [&'static str],
     /// The paths of known plugins within a Python package directory, the preferred one first.
     pub members: &'static [&'static str],
+    /// The shared libraries that the plugin runs programs with, in the order in which they are loaded.
+    pub libraries: &'static [Libraries],
 }
 
 impl PluginSpec {
@@ -193,6 +197,7 @@ mod tests {
         environment: &[],
         device_files: &[],
         members: &["first/one.so", "second/two.so"],
+        libraries: &[],
     };
 
     fn order(variables: &[(&str, &Path)]) -> Vec<Candidate> {

@@ -22,13 +22,13 @@ pub const PLATFORM: Platform = Platform {
         environment: &[("TF_CPP_MIN_LOG_LEVEL", "2")],
         device_files: &["/dev/nvidiactl"],
         members: &["jax_plugins/xla_cuda13/xla_cuda_plugin.so"],
+        libraries: &LIBRARIES,
     },
     wheels: &[JAX_CUDA13_PJRT],
     companions: &[
         (NVIDIA_CUDA_NVCC, "nvidia/cu13/bin/ptxas"),
         (NVIDIA_NVVM, "nvidia/cu13/nvvm/libdevice/libdevice.10.bc"),
     ],
-    libraries: &LIBRARIES,
     // Else it takes most of each GPU's memory for itself.
     client_options: &[("preallocate", Value::Bool(false))],
     xla_options: &[],

@@ -22,10 +22,7 @@
 
 pub mod cpu;
 pub mod gpu;
-mod libraries;
 pub mod tpu;
-
-pub use libraries::Library;
 
 use std::path::Path;
 
@@ -57,8 +54,6 @@ pub struct Platform {
     pub wheels: &'static [Wheel],
     /// What the plugins need beside them: packages, and files of theirs.
     pub companions: &'static [(Wheel, &'static str)],
-    /// The shared libraries that the plugins need to run programs, in the order in which they are loaded.
-    pub libraries: &'static [Libraries],
     /// The options that a client is created with.
     pub client_options: &'static [(&'static str, Value)],
     /// The option by which a client is created with a number of devices, where that is not the machine's.
@@ -155,13 +150,10 @@ impl Platform {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn install_libraries(&self) -> Result<Vec<(&'static Libraries, Fetched)>> {
-        data::install_libraries(self.plugin.name, self.libraries)
+        data::install_libraries(self.plugin.name, self.plugin.libraries)
     }
 
     /// Attaches to the platform's devices through the plugin that [`Plugin::find`] finds.
-    ///
-    /// On a machine that has such devices, the shared libraries that the plugin needs to run programs are loaded before,
-    /// from where [`find_libraries`](Platform::find_libraries) finds them.
     ///
     /// # Errors
     /// Where no plugin is found, it cannot be loaded or finds no device, or a library that it needs is missing.
@@ -205,7 +197,8 @@ impl Platform {
     fn session_of(&self, options: &[(&str, Value)]) -> Result<Session> {
         let plugin = Plugin::find(&self.plugin)?;
         if self.plugin.has_devices() {
-            self.load_libraries(plugin)?;
+            // As the plugin was found they were loaded, but for what is missing.
+            self.plugin.load_libraries(plugin.path())?;
         }
         let client = Client::new(plugin, options)?;
         Ok(Session { client, platform: *self })

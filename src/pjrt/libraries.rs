@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::plugin::load_library;
+use super::search::{PluginSpec, package_folders};
 use crate::data::Libraries;
-use crate::pjrt::{Plugin, load_library, package_folders};
-use crate::target::Platform;
 use crate::{Error, Result};
 
 /// A shared library that a plugin runs programs with, and where it was found.
@@ -13,8 +13,9 @@ use crate::{Error, Result};
 /// use xlann::pjrt::Plugin;
 /// use xlann::target::gpu;
 ///
-/// if let Ok(plugin) = Plugin::find(&gpu::PLATFORM.plugin) {
-///     for library in gpu::PLATFORM.find_libraries(plugin) {
+/// let spec = gpu::PLATFORM.plugin;
+/// if let Ok(plugin) = Plugin::find(&spec) {
+///     for library in spec.find_libraries(plugin.path()) {
 ///         println!("{}: {:?}", library.file, library.path);
 ///     }
 /// }
@@ -29,18 +30,22 @@ pub struct Library {
     pub path: Option<PathBuf>,
 }
 
-impl Platform {
-    /// The shared libraries that a plugin runs programs with, in the order in which they are loaded: each from the
-    /// folders above the plugin, where pip and [`install_libraries`](Platform::install_libraries) put them, else from
-    /// the Python packages of the active environment ([`search_order`](crate::pjrt::search_order)), else from where the
-    /// system's loader looks (`$LD_LIBRARY_PATH` and its own folders).
-    pub fn find_libraries(&self, plugin: Plugin) -> Vec<Library> {
-        find(self.libraries, &package_folders(plugin.path()))
+impl PluginSpec {
+    /// The shared libraries that the plugin at that path runs programs with, in the order in which they are loaded: each
+    /// from the folders above the plugin, where pip and `xlann plugin install --libraries` put them, else from the
+    /// Python packages of the active environment ([`search_order`](super::search_order)), else from where the system's
+    /// loader looks (`$LD_LIBRARY_PATH` and its own folders).
+    pub fn find_libraries(&self, plugin: &Path) -> Vec<Library> {
+        find(self.libraries, &package_folders(plugin))
     }
 
-    /// Loads what the plugin runs programs with: it then finds these copies when it asks for them by name.
-    pub(super) fn load_libraries(&self, plugin: Plugin) -> Result<()> {
-        load(&self.find_libraries(plugin), plugin.path(), self.plugin.name)
+    /// Loads them, so that the plugin finds these copies when it asks for them by name: some it asks for as it is loaded
+    /// itself, and if it does not find them then, never again.
+    ///
+    /// # Errors
+    /// [`Error::Plugin`] where one is missing or broken that nothing runs without. The others are loaded all the same.
+    pub(crate) fn load_libraries(&self, plugin: &Path) -> Result<()> {
+        load(&self.find_libraries(plugin), plugin, self.name)
     }
 }
 
@@ -57,16 +62,16 @@ fn find(packages: &'static [Libraries], folders: &[PathBuf]) -> Vec<Library> {
 /// Loads the libraries for the plugin of that path and name. Of those that not everything needs, the plugin says itself
 /// that one is missing or broken, when it needs it.
 fn load(libraries: &[Library], plugin: &Path, name: &str) -> Result<()> {
-    let mut missing = Vec::new();
+    let (mut missing, mut broken) = (Vec::new(), Ok(()));
     for Library { package, file, path } in libraries {
         match (load_library(path.as_deref().unwrap_or(Path::new(file))), path) {
-            (Err(problem), Some(_)) if package.required => return Err(problem),
+            (Err(problem), Some(_)) if package.required => broken = broken.and(Err(problem)),
             (Err(_), None) if package.required => missing.push(*file),
             _ => (),
         }
     }
-    if missing.is_empty() {
-        return Ok(());
+    if missing.is_empty() || broken.is_err() {
+        return broken;
     }
     let problem = format!(
         "to run programs it needs {}, which are neither in packages near it, nor in the active Python environment, nor \
@@ -89,7 +94,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        let libraries = find(gpu::PLATFORM.libraries, &["/nowhere".into(), folder.path().to_owned()]);
+        let libraries = find(gpu::PLATFORM.plugin.libraries, &["/nowhere".into(), folder.path().to_owned()]);
         let loaded = load(&libraries, Path::new("plugin.so"), "cuda13");
         (libraries, loaded)
     }
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn libraries_stand_where_the_plugin_looks_for_them() {
-        for libraries in PLATFORMS.iter().flat_map(|platform| platform.libraries) {
+        for libraries in PLATFORMS.iter().flat_map(|platform| platform.plugin.libraries) {
             assert!(libraries.folder.ends_with("/lib") && !libraries.files.is_empty(), "{libraries:?}");
             assert_eq!(libraries.wheel.sha256.len(), 64, "{libraries:?}");
         }
