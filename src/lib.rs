@@ -166,8 +166,9 @@
 //!
 //! # Limits of this version
 //!
-//! - The only target is the CPU, and the plugins that are fetched for it are for Linux on x86-64. With
-//!   [`pjrt::Plugin::load`] and [`pjrt::Client`], any PJRT plugin runs HLO or StableHLO.
+//! - The plugins that are fetched are for Linux on x86-64. With [`pjrt::Plugin::load`] and [`pjrt::Client`], any PJRT
+//!   plugin runs HLO or StableHLO.
+//! - What is chosen for GPUs and TPUs follows from their compilers' output and estimates: it was not run on any.
 //! - Shapes are static. Dtypes are those of [`DType`]: no complex numbers, no floats of 8 bits or less.
 //! - A program runs on the devices of one client: there are no collectives between processes.
 //! - Indices of top-k are s32: a searched dimension has less than 2^31 elements.

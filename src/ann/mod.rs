@@ -1,15 +1,18 @@
 //! Nearest-neighbour search.
 //!
 //! [`max_inner_product`], [`l2`] and [`cosine`] are graph functions, to be part of larger ones. A [`Searcher`]
-//! holds a database on a device or several and answers batches of queries. [`recall()`] measures what was found.
+//! holds a database on a device or several and answers batches of queries; [`plan()`] tells
+//! beforehand what that would take of a device or a pod. [`recall()`] measures what was found.
 
 mod function;
 mod metric;
+mod plan;
 pub mod recall;
 mod search;
 mod sharding;
 
 pub use function::{search_function, sharded_search_function};
 pub use metric::{Metric, cosine, half_norms, inverse_norms, l2, max_inner_product, squared_distances};
+pub use plan::{Plan, plan, smallest_fit};
 pub use recall::recall;
 pub use search::{Aggregation, Neighbors, SearchOptions, Searcher};

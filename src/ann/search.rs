@@ -209,10 +209,7 @@ impl Searcher {
             let expected = format!("at most {}, as many as the session has", there.len());
             return Err(Error::argument("search", "devices", expected, devices));
         }
-        let dtype = match given.dtype() {
-            dtype if session.platform().capabilities.searched.contains(&dtype) => dtype,
-            _ => DType::F32,
-        };
+        let dtype = session.platform().capabilities.search_dtype(given.dtype());
         let shape = given.with_dtype(dtype);
         let norms = norms_function(metric, &sharding.shapes(&shape)[0])?;
         let mut searcher = Searcher {

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod hlo;
+mod plan;
 mod search;
 mod topk;
 
@@ -43,6 +44,9 @@ enum Command {
     /// Compile a topk or a search of given shapes for a device, attached or only described, and print what came of it
     #[command(arg_required_else_help = false)]
     Compile(hlo::Compile),
+    /// Tell what the search of a database of a given size would take of devices that are only described: memory, time
+    /// and recall, by the estimates of their compiler
+    Plan(plan::PlanCommand),
 }
 
 /// Runs the command line of this process.
@@ -72,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Search(search) => search.run(),
         Command::Hlo(program) => program.hlo(),
         Command::Compile(compile) => compile.run(),
+        Command::Plan(plan) => plan.run(),
     };
     match summary {
         Ok(summary) => {

@@ -42,9 +42,18 @@ enum MetricArgument {
 
 /// Where neighbours are put together, as clap knows it.
 #[derive(Clone, Copy, ValueEnum)]
-enum AggregationArgument {
+pub enum AggregationArgument {
     Devices,
     Host,
+}
+
+impl AggregationArgument {
+    pub fn aggregation(self) -> Aggregation {
+        match self {
+            AggregationArgument::Devices => Aggregation::Devices,
+            AggregationArgument::Host => Aggregation::Host,
+        }
+    }
 }
 
 impl SearchArguments {
@@ -111,11 +120,8 @@ impl Search {
         let database = data::open(&self.database)?;
         let queries = self.queries(&database)?;
         let count = queries.shape().dims()[0];
-        let aggregation = match self.aggregation {
-            AggregationArgument::Devices => Aggregation::Devices,
-            AggregationArgument::Host => Aggregation::Host,
-        };
-        let options = SearchOptions { aggregation, ..self.arguments.options() };
+        let options =
+            SearchOptions { aggregation: self.aggregation.aggregation(), ..self.arguments.options() };
         let truth = match &self.ground_truth {
             Some(path) => Some(self.read_truth(path, count, database.shape().dims()[0])?),
             None => None,

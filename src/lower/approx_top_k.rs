@@ -29,9 +29,9 @@ pub(super) fn expand(
     let rows = |input: &Tensor| input.move_axis(dimension, -1)?.reshape(&sizes);
     let rows = inputs.iter().map(rows).collect::<Result<Vec<_>>>()?;
     let (rows, carried) = (&rows[0], &rows[1..]);
-    // A sort that carries operands along is never a partial one.
-    let partitions = capabilities.fast_top_k.contains(&rows.dtype()) && carried.is_empty();
-    let again: Exact = if partitions { sort_prepared } else { strided_blocks };
+    // What carries operands along does so, rather than gather them, in all its branches.
+    let sorts = capabilities.fast_top_k.contains(&rows.dtype()) || !carried.is_empty();
+    let again: Exact = if sorts { sort_prepared } else { strided_blocks };
     let as_they_are = rows.dtype() == DType::F32 && op.direction == Direction::Max && carried.is_empty();
     let results = match plan {
         Plan::Native(reduction) => return native(op, inputs, reduction),

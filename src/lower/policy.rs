@@ -133,6 +133,21 @@ pub struct Capabilities {
     pub score_budget: usize,
 }
 
+impl Capabilities {
+    /// The dtype in which a database of that dtype is searched.
+    ///
+    /// ```
+    /// use xlann::DType;
+    /// use xlann::target::cpu;
+    ///
+    /// assert_eq!(cpu::CAPABILITIES.search_dtype(DType::F64), DType::F64);
+    /// assert_eq!(cpu::CAPABILITIES.search_dtype(DType::U8), DType::F32);
+    /// ```
+    pub fn search_dtype(&self, dtype: DType) -> DType {
+        if self.searched.contains(&dtype) { dtype } else { DType::F32 }
+    }
+}
+
 /// The form that one approximate top-k took.
 ///
 /// ```

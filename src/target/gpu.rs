@@ -227,9 +227,24 @@ fn describe(name: &str) -> Result<TopologySpec> {
             config
         }
     };
+    let device_memory = number(&target_config, "device_memory_size");
     let options =
         vec![("target_config", Value::String(target_config)), ("topology", Value::String("1x1x1".into()))];
-    Ok(TopologySpec { name: name.to_owned(), options })
+    Ok(TopologySpec {
+        name: name.to_owned(),
+        options,
+        device_memory,
+        devices_per_chip: 1,
+        // More of them are no topology that is known by a name.
+        sizes: Vec::new(),
+    })
+}
+
+/// The number after the name of a field in text format.
+fn number(config: &str, field: &str) -> Option<u64> {
+    let (_, rest) = config.split_once(field)?;
+    let digits = rest.trim_start().strip_prefix(':')?.trim_start();
+    digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Requires that a target config has the fields that matter; the plugin checks the rest.
@@ -421,6 +436,8 @@ mod tests {
     fn unknown_models_are_refused() {
         let error = describe("h1000").unwrap_err().to_string();
         assert!(error.contains("h100, h200, a100") && error.contains("h1000"), "{error}");
-        assert_eq!(describe("a100").unwrap().options[1].1, Value::String("1x1x1".into()));
+        let a100 = describe("a100").unwrap();
+        assert_eq!(a100.options[1].1, Value::String("1x1x1".into()));
+        assert_eq!(a100.device_memory, Some(84_974_370_816));
     }
 }

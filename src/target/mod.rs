@@ -83,6 +83,12 @@ pub struct TopologySpec {
     pub name: String,
     /// The plugin's options.
     pub options: Vec<(&'static str, Value)>,
+    /// The memory of each device in bytes, where that is known.
+    pub device_memory: Option<u64>,
+    /// How many devices a chip is.
+    pub devices_per_chip: usize,
+    /// The names of the topologies of the same devices, the smallest first, where they are known.
+    pub sizes: Vec<String>,
 }
 
 /// Every platform.
@@ -280,6 +286,21 @@ impl Target {
         self.topology.as_ref().map(|topology| topology.name.as_str())
     }
 
+    /// What is described, where it is not attached.
+    ///
+    /// ```
+    /// use xlann::target::Target;
+    ///
+    /// let target = Target::parse("tpu:v5e:2x2")?;
+    /// let spec = target.description().unwrap();
+    /// assert_eq!(spec.device_memory, Some(16 << 30));
+    /// assert_eq!(spec.sizes[..3], ["v5e:1x1", "v5e:2x2", "v5e:2x4"]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn description(&self) -> Option<&TopologySpec> {
+        self.topology.as_ref()
+    }
+
     /// Prepares compiling for described devices.
     ///
     /// # Errors
@@ -294,7 +315,7 @@ impl Target {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn describe(&self) -> Result<Compiler> {
-        let Some(TopologySpec { name, options }) = &self.topology else {
+        let Some(TopologySpec { name, options, .. }) = &self.topology else {
             let expected = "a described one, such as gpu:h100 or tpu:v5e:2x2";
             return Err(Error::argument("compile_for", "target", expected, self));
         };
