@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use xlann::ann::{Metric, Neighbors, SearchOptions};
-use xlann::{Array, DType, Function, Shape};
+use xlann::{Array, DType, Function, Session, Shape};
 
 use crate::runner::{self, random};
 
@@ -86,6 +86,13 @@ fn product_rounding() -> f64 {
         if off < 1e-5 { 0.0 } else { off }
     });
     *ROUNDING
+}
+
+/// The dtype that a database of another is searched in on the platform, and the dtype of its scores.
+pub fn searched(session: &Session, dtype: DType) -> (DType, DType) {
+    let as_it_is = session.platform().capabilities.searched.contains(&dtype);
+    let searched = if as_it_is { dtype } else { DType::F32 };
+    (searched, if searched == DType::F64 { DType::F64 } else { DType::F32 })
 }
 
 /// An exact search.
