@@ -7,12 +7,12 @@ use serde_json::json;
 use xlann::ann::search_function_for;
 use xlann::lower::{Capabilities, Choice};
 use xlann::pjrt::{self, Compiled};
-use xlann::target::{Target, compile_for};
+use xlann::target::{Target, compile_for, cpu};
 use xlann::{DType, Function, Shape, lower};
 
 use super::search::SearchArguments;
 use super::topk::TopkArguments;
-use super::{Dims, Summary, check_outputs, cpu, parse_dims};
+use super::{Dims, Summary, check_outputs, parse_dims};
 
 /// What is lowered or compiled.
 #[derive(Subcommand)]
@@ -47,8 +47,8 @@ pub enum Program {
 impl Program {
     /// `xlann hlo`: the program as it is lowered for the CPU.
     pub fn hlo(&self) -> anyhow::Result<Summary> {
-        let (function, options) = self.function(cpu().capabilities)?;
-        let lowered = lower::lower(&function, cpu().capabilities, &options)?;
+        let (function, options) = self.function(&cpu::CAPABILITIES)?;
+        let lowered = lower::lower(&function, &cpu::CAPABILITIES, &options)?;
         Ok(emitted(&lowered.choices, "hlo", &lowered.module.to_string()))
     }
 
