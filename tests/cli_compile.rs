@@ -116,7 +116,7 @@ fn executables_are_written_to_files() {
     );
     for (target, platform) in [("cpu", "cpu"), ("tpu:v5e:2x2", "tpu")] {
         let there = match target {
-            "cpu" => common::session().is_some(),
+            "cpu" => common::cpu().is_some(),
             _ => compiles_for(target),
         };
         if !there {
@@ -128,7 +128,7 @@ fn executables_are_written_to_files() {
         let file = xlann::data::ExecutableFile::read(folder.path("topk.exe")).unwrap();
         assert_eq!((file.platform_name(), file.signature().name.as_str()), (platform, "topk"));
     }
-    if let Some(session) = common::session() {
+    if let Some(session) = common::cpu() {
         folder.run("compile topk --shape 2x4 -k 2 --emit executable -o topk.exe");
         let operand = xlann::Array::new([2, 4], &[3f32, 9.0, 7.0, 1.0, -1.0, -4.0, -2.0, -3.0]).unwrap();
         let results = session.load(folder.path("topk.exe")).unwrap().run_arrays(&[operand]).unwrap();

@@ -4,6 +4,7 @@ use crate::ann::metric::{self, Metric};
 use crate::ann::search::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::graph::{Builder, Function, Tensor};
+use crate::lower::{self, Capabilities};
 use crate::{ApproxTopKOptions, DType, Error, Result, Shape};
 
 /// The search of `queries` queries as a function: of queries `[queries, d]`, the database and, for L2 and
@@ -123,6 +124,54 @@ pub fn sharded_search_function(
         (distances, indices) = whole.aggregate(&distances, &indices)?;
     }
     builder.finish((distances, indices))
+}
+
+/// As [`sharded_search_function`], where the options have no score budget with the target's; without bound where the
+/// target's form of approximate top-k keeps no scores.
+///
+/// # Errors
+/// As [`sharded_search_function`], and where the target does not have the form that the options ask for.
+///
+/// ```
+/// use xlann::ann::{Metric, SearchOptions, search_function_for};
+/// use xlann::target::{cpu, tpu};
+/// use xlann::{DType, Shape};
+///
+/// let database = Shape::new(DType::F32, [1_000_000, 128]);
+/// let operators = |capabilities, metric, recall_target| {
+///     let options = SearchOptions { recall_target, ..SearchOptions::new(10) };
+///     let search = search_function_for(capabilities, metric, &database, 128, 1, &options)?;
+///     xlann::Result::Ok(search.to_string())
+/// };
+/// // A TPU searches the scores as it computes them, but for what is to be exact: block by block.
+/// assert!(!operators(&tpu::CAPABILITIES, Metric::Cosine, 0.95)?.contains("while"));
+/// assert!(operators(&tpu::CAPABILITIES, Metric::Cosine, 1.0)?.contains("while"));
+/// // The CPU's kernel does so, too, but for cosines.
+/// assert!(!operators(&cpu::CAPABILITIES, Metric::L2, 1.0)?.contains("while"));
+/// assert!(operators(&cpu::CAPABILITIES, Metric::Cosine, 0.95)?.contains("while"));
+/// # Ok::<(), xlann::Error>(())
+/// ```
+pub fn search_function_for(
+    target: &Capabilities,
+    metric: Metric,
+    database: &Shape,
+    queries: usize,
+    devices: usize,
+    options: &SearchOptions,
+) -> Result<Function> {
+    let with_budget = |score_budget| {
+        let options = SearchOptions { score_budget: Some(score_budget), ..options.clone() };
+        sharded_search_function(metric, database, queries, devices, &options)
+    };
+    if options.score_budget.is_some() {
+        return sharded_search_function(metric, database, queries, devices, options);
+    }
+    let whole = with_budget(usize::MAX)?;
+    let choices = lower::explain(&whole, target, &lower::Options { approx_top_k: options.form })?;
+    match choices.first() {
+        Some(search) if !search.keeps_scores => Ok(whole),
+        _ => with_budget(target.score_budget),
+    }
 }
 
 /// The function that computes what the metric needs to know of every vector, if it does.

@@ -1,6 +1,6 @@
 //! What a search would take of a target, before there is a database or a device.
 
-use crate::ann::function::sharded_search_function;
+use crate::ann::function::search_function_for;
 use crate::ann::metric::Metric;
 use crate::ann::search::SearchOptions;
 use crate::lower::{self, Choice};
@@ -72,10 +72,8 @@ pub fn plan(target: &Target, metric: Metric, database: &Shape, options: &SearchO
     let capabilities = target.platform().capabilities;
     let database = database.with_dtype(capabilities.search_dtype(database.dtype()));
     let forms = lower::Options { approx_top_k: options.form };
-    let function = |devices| {
-        let options = options.clone().for_target(capabilities, metric, &database, devices)?;
-        sharded_search_function(metric, &database, options.batch, devices, &options)
-    };
+    let function =
+        |devices| search_function_for(capabilities, metric, &database, options.batch, devices, options);
     let (function, devices, memory_per_device, costs) = if let Some(description) = target.description() {
         let compiler = target.describe()?;
         let devices = compiler.topology().device_count();

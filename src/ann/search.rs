@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ann::function::{check_options, norms_function, score_dtype, sharded_search_function};
+use crate::ann::function::{check_options, norms_function, score_dtype, search_function_for};
 use crate::ann::metric::Metric;
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
 use crate::graph::{Function, Tensor};
-use crate::lower::{self, Capabilities, Choice, Form};
+use crate::lower::{self, Choice, Form};
 use crate::pjrt::{Buffer, Executable, HostMemory};
 use crate::{Array, DType, Error, Result, Session, Shape};
 
@@ -62,47 +62,6 @@ impl SearchOptions {
             aggregation: Aggregation::default(),
             form: None,
         }
-    }
-
-    /// These options with a score budget: where there is none, the target's for a database of that shape over so many
-    /// devices; without end where its form of approximate top-k keeps no scores.
-    ///
-    /// # Errors
-    /// As [`sharded_search_function`](crate::ann::sharded_search_function), and where the target does not have the form
-    /// that is asked for.
-    ///
-    /// ```
-    /// use xlann::{DType, Shape};
-    /// use xlann::ann::{Metric, SearchOptions};
-    /// use xlann::target::{cpu, tpu};
-    ///
-    /// let database = Shape::new(DType::F32, [1_000_000, 128]);
-    /// let budget = |capabilities, metric| {
-    ///     let options = SearchOptions::new(10).for_target(capabilities, metric, &database, 1)?;
-    ///     xlann::Result::Ok(options.score_budget)
-    /// };
-    /// assert_eq!(budget(&tpu::CAPABILITIES, Metric::Cosine)?, Some(usize::MAX));
-    /// assert_eq!(budget(&cpu::CAPABILITIES, Metric::Cosine)?, Some(16 << 20));
-    /// # Ok::<(), xlann::Error>(())
-    /// ```
-    pub fn for_target(
-        self,
-        capabilities: &Capabilities,
-        metric: Metric,
-        database: &Shape,
-        devices: usize,
-    ) -> Result<SearchOptions> {
-        if self.score_budget.is_some() {
-            return Ok(self);
-        }
-        let without_end = SearchOptions { score_budget: Some(usize::MAX), ..self };
-        let whole = sharded_search_function(metric, database, without_end.batch, devices, &without_end)?;
-        let forms = lower::Options { approx_top_k: without_end.form };
-        let choices = lower::explain(&whole, capabilities, &forms)?;
-        if choices.first().is_some_and(|search| !search.keeps_scores) {
-            return Ok(without_end);
-        }
-        Ok(SearchOptions { score_budget: Some(capabilities.score_budget), ..without_end })
     }
 }
 
@@ -249,10 +208,8 @@ impl Searcher {
             let expected = format!("at most {}, as many as the session has", there.len());
             return Err(Error::argument("search", "devices", expected, devices));
         }
-        let capabilities = session.platform().capabilities;
-        let dtype = capabilities.search_dtype(given.dtype());
+        let dtype = session.platform().capabilities.search_dtype(given.dtype());
         let shape = given.with_dtype(dtype);
-        let options = options.for_target(capabilities, metric, &shape, devices)?;
         let norms = norms_function(metric, &sharding.shapes(&shape)[0])?;
         let mut searcher = Searcher {
             session: session.clone(),
@@ -439,7 +396,9 @@ impl Searcher {
         }
         let start = Instant::now();
         let devices = self.devices();
-        let function = sharded_search_function(self.metric, &self.database, size, devices, &self.options)?;
+        let capabilities = self.session.platform().capabilities;
+        let function =
+            search_function_for(capabilities, self.metric, &self.database, size, devices, &self.options)?;
         let options = lower::Options { approx_top_k: self.options.form };
         let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use xlann::ann::{SearchOptions, search_function};
+use xlann::ann::search_function_for;
 use xlann::lower::{Capabilities, Choice};
 use xlann::pjrt::{self, Compiled};
-use xlann::target::{Target, compile_for};
+use xlann::target::{Target, compile_for, cpu};
 use xlann::{DType, Function, Shape, lower};
 
 use super::search::SearchArguments;
 use super::topk::TopkArguments;
-use super::{Dims, Summary, check_outputs, cpu, parse_dims};
+use super::{Dims, Summary, check_outputs, parse_dims};
 
 /// What is lowered or compiled.
 #[derive(Subcommand)]
@@ -47,8 +47,8 @@ pub enum Program {
 impl Program {
     /// `xlann hlo`: the program as it is lowered for the CPU.
     pub fn hlo(&self) -> anyhow::Result<Summary> {
-        let (function, options) = self.function(cpu().capabilities)?;
-        let lowered = lower::lower(&function, cpu().capabilities, &options)?;
+        let (function, options) = self.function(&cpu::CAPABILITIES)?;
+        let lowered = lower::lower(&function, &cpu::CAPABILITIES, &options)?;
         Ok(emitted(&lowered.choices, "hlo", &lowered.module.to_string()))
     }
 
@@ -76,9 +76,8 @@ impl Program {
                     count > 0 && width == database_width,
                     "--queries-shape must be 1 or more of width {database_width}, as the database, got {queries}"
                 );
-                let options = SearchOptions { batch: count, ..arguments.options() };
-                let options = options.for_target(capabilities, arguments.metric(), &database, 1)?;
-                let function = search_function(arguments.metric(), &database, count, &options)?;
+                let (metric, options) = (arguments.metric(), arguments.options());
+                let function = search_function_for(capabilities, metric, &database, count, 1, &options)?;
                 Ok((function, lower::Options { approx_top_k: options.form }))
             }
         }

@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value};
 use xlann::lower::Form;
-use xlann::target::Platform;
 
 /// Nearest neighbours and approximate top-k through XLA.
 #[derive(Parser)]
@@ -170,11 +169,6 @@ fn parse_dims(text: &str) -> Result<Dims, String> {
 // A type of its own, as clap takes a Vec for a repeated argument.
 #[derive(Clone, Debug)]
 struct Dims(Vec<usize>);
-
-/// The target of the commands that run something.
-fn cpu() -> &'static Platform {
-    &xlann::target::cpu::PLATFORM
-}
 
 /// Fails early where an output could not be written, rather than after the run, or would replace an input or
 /// another output.

@@ -19,6 +19,7 @@ pub const PLATFORM: Platform = Platform {
         environment: &[("TF_CPP_MIN_LOG_LEVEL", "1")],
         device_files: &[],
         members: &["lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so", "fastatomstruct_xla_cpu/libpjrt_cpu.so"],
+        libraries: &[],
     },
     wheels: &[LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU],
     companions: &[],

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::data::Wheel;
+use crate::data::{Libraries, Wheel};
 use crate::lower::{Capabilities, Form};
 use crate::pjrt::{PluginSpec, Value};
 use crate::target::{Platform, TopologySpec};
@@ -24,6 +24,7 @@ pub const PLATFORM: Platform = Platform {
         environment: &[("TF_CPP_MIN_LOG_LEVEL", "2")],
         device_files: &["/dev/nvidiactl"],
         members: &["jax_plugins/xla_cuda13/xla_cuda_plugin.so"],
+        libraries: &LIBRARIES,
     },
     wheels: &[JAX_CUDA13_PJRT],
     companions: &[
@@ -325,6 +326,132 @@ const NVIDIA_NVVM: Wheel = Wheel {
     platform: "manylinux_2_12_x86_64",
     sha256: "c41bfa362e407405163f103c2229f0765f8cc2ed7d148b754dc77f228bf7e070",
 };
+
+/// What JAX loads before the plugin, in its order; it refuses to start without those that are required here. The plugin
+/// finds them itself where they stand to it as in Python's packages, by its run path; some of them do not find each other.
+/// All are of CUDA 13.5, as ptxas, and 2.0 GB to fetch. What JAX loads beside is nvshmem, for several machines.
+const LIBRARIES: [Libraries; 10] = [
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cuda-runtime",
+            "13.5.37",
+            "manylinux_2_17_x86_64",
+            "df2b79a8852f10d1fef8c848489c49eebb5754051bf870202a862831412b179d",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcudart.so.13"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cuda-nvrtc",
+            "13.5.37",
+            "manylinux_2_12_x86_64",
+            "86b4d68058807988b7d9af5b44917a0601e9c337f35ccd657bfb3c759ff8d8bc",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libnvrtc.so.13"],
+        required: false,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-nvjitlink",
+            "13.5.37",
+            "manylinux_2_12_x86_64",
+            "280d7cb9649704145f074b8dbde500de04ce02d0872e066e20a83c17bcaa93eb",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libnvJitLink.so.13"],
+        required: false,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cublas",
+            "13.10.0.20",
+            "manylinux_2_5_x86_64",
+            "dcc6d63884c53d07e267ce7e6feac17b2538cebaafec5db865736c3e28e4dc84",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcublasLt.so.13", "libcublas.so.13"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-nccl-cu13",
+            "2.32.3",
+            "manylinux_2_27_x86_64",
+            "1459723080ac889d73a26edfa3e04383a7928ab31ac8f0ec43b3ea9548b04ff3",
+        ),
+        folder: "nvidia/nccl/lib",
+        files: &["libnccl.so.2"],
+        required: false,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cuda-cupti",
+            "13.5.25",
+            "manylinux_2_25_x86_64",
+            "9dcca41c12a734192b14e7128ae116bc9ce1b9da686e2ebf48ae7a4415f76650",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcupti.so.13"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cusparse",
+            "12.9.4.2",
+            "manylinux_2_17_x86_64",
+            "072667e58c851a318738f5527a12eb225cbf058803f2ea451c722d8cf8edddec",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcusparse.so.12"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cusolver",
+            "12.4.1.2",
+            "manylinux_2_27_x86_64",
+            "b3b8e02fd2f2df869369af075dc3a179d43f6f7b85e94632a7dce556697be044",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcusolver.so.12"],
+        required: false,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cufft",
+            "12.5.0.14",
+            "manylinux_2_17_x86_64",
+            "b8be26837a5abad2b5b74f3e92dd29f622a42934b355be0961a48712cbba23ad",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcufft.so.12"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cudnn-cu13",
+            "9.28.0.42",
+            "manylinux_2_27_x86_64",
+            "7358353c75bb121a58e5f7712fe6d588883dc1df8ba00f428237e44e97543c4d",
+        ),
+        folder: "nvidia/cudnn/lib",
+        files: &["libcudnn.so.9"],
+        required: true,
+    },
+];
+
+/// A wheel of NVIDIA's, for any Python.
+const fn nvidia(
+    package: &'static str,
+    version: &'static str,
+    platform: &'static str,
+    sha256: &'static str,
+) -> Wheel {
+    Wheel { package, version, python: "py3", platform, sha256 }
+}
 
 #[cfg(test)]
 mod tests {

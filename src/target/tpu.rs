@@ -54,6 +54,7 @@ pub const PLATFORM: Platform = Platform {
         ],
         device_files: &["/dev/accel0", "/dev/vfio/0"],
         members: &["libtpu/libtpu.so"],
+        libraries: &[],
     },
     wheels: &[LIBTPU],
     companions: &[],
