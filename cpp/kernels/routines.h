@@ -18,12 +18,6 @@ struct Block {
   int32_t first;  // index of the first row
 };
 
-// The candidates of all queries at hand, for one worker.
-struct Candidates {
-  List<int32_t>* lists;
-  float* thresholds;  // value_of(lists[i].threshold), side by side for vectors
-};
-
 // How the multiplications of a routine want the queries.
 enum class QueryForm {
   f32,   // floats
@@ -63,8 +57,9 @@ struct Routines {
   // Appends what passes of row[begin..end) to the list (of int64_t for f64), signs turned over for the least.
   void (*scan[5])(const void* row, int32_t begin, int32_t end, bool least, void* list);
   void (*widen[5])(const void* from, float* to, int64_t count);
-  void (*compact)(List<int32_t>& list, int32_t index);
-  void (*compact_wide)(List<int64_t>& list, int32_t index);
+  // Cuts a list at an index of its row to the best k, and `spare` more at most.
+  void (*compact)(List<int32_t>& list, int32_t index, int32_t spare);
+  void (*compact_wide)(List<int64_t>& list, int32_t index, int32_t spare);
   // dot(query, row), of f32.
   float (*dot)(const float* a, const float* b, int64_t dimension);
 };

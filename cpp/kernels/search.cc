@@ -115,12 +115,14 @@ struct Worker {
 
 struct Memory {
   PackedQueries queries;
+  int32_t* shared;
   Worker* workers;
 };
 
 Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
   Memory memory;
   memory.queries = take_queries(plan.layout, arena);
+  memory.shared = arena.take<int32_t>(plan.group);
   memory.workers = arena.take<Worker>(plan.workers);
   const int64_t lanes = plan.search->lanes;
   const int64_t panel = lanes * plan.search->vectors;
@@ -129,6 +131,7 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
     Worker worker;
     worker.candidates.lists = arena.take<List<int32_t>>(lists);
     worker.candidates.thresholds = arena.take<float>(lists);
+    worker.candidates.shared = plan.by_rows && plan.workers > 1 ? memory.shared : nullptr;
     worker.keys = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.indices = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
@@ -184,7 +187,7 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
   int64_t found = 0;
   for (int64_t w = 0; w < count; ++w) {
     List<int32_t>& list = workers[w].candidates.lists[place];
-    plan.base->compact(list, 0);
+    plan.base->compact(list, 0, 0);
     for (int32_t i = 0; i < list.count; ++i) best[found++] = ranked(list.keys[i], list.indices[i]);
     if (found > plan.kept) {
       std::nth_element(best, best + plan.kept - 1, best + found, std::greater<uint64_t>());
@@ -224,12 +227,16 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
   }
   const BlockRoutine routine = plan.streams ? plan.search->stream : plan.search->tile;
   if (plan.by_rows) {
+    std::fill(memory.shared, memory.shared + queries, lowest_key<int32_t>());
     std::atomic<int64_t> next{0};
     auto work = [&](int w) {
       Worker& worker = memory.workers[w];
       reset_lists(plan, worker, queries, call.rows);
       for (int64_t first; (first = next.fetch_add(plan.block, std::memory_order_relaxed)) < call.rows;) {
         const Block block = block_at(plan, call, first, worker);
+        if (worker.candidates.shared != nullptr) {
+          for (int32_t q = 0; q < queries; ++q) share_threshold(worker.candidates, q);
+        }
         for (int64_t p = 0; p < panels; ++p) {
           routine(block, panel_at(plan.layout, packed, queries, p), worker.candidates);
         }

@@ -79,8 +79,8 @@ Memory<Key> lay_out(const Plan& plan, const SelectK& call, Arena& arena) {
   return memory;
 }
 
-void compact(const Routines& base, List<int32_t>& list) { base.compact(list, 0); }
-void compact(const Routines& base, List<int64_t>& list) { base.compact_wide(list, 0); }
+void compact(const Routines& base, List<int32_t>& list) { base.compact(list, 0, 0); }
+void compact(const Routines& base, List<int64_t>& list) { base.compact_wide(list, 0, 0); }
 
 // The best k of row[begin, end), or all; their number.
 template <class Key>

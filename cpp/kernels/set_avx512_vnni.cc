@@ -35,24 +35,25 @@ inline __m512i unsigned_of(__m512i x) { return _mm512_xor_si512(x, _mm512_set1_e
 
 struct MultiplyS8 {
   using Element = int8_t;
-  using Accumulator = __m512i;
+  using Accumulator = F32::Keys;  // of __m512i, GCC 12 stores each sum in each step
   using Operand = __m512i;
   static constexpr int step = 4;
-  static Accumulator start(const Panel& panel, int v) { return _mm512_loadu_si512(panel.offsets + v * F32::lanes); }
+  static Accumulator start(const Panel& panel, int v) { return read<F32::Keys>(panel.offsets + v * F32::lanes); }
   static Operand row(const int8_t* p) { return unsigned_of(_mm512_set1_epi32(read<int32_t>(p))); }
   // What is added to the missing elements meets zeros of the queries.
   static Operand row_part(const int8_t* p, int count) {
-    int32_t four = 0;
-    std::memcpy(&four, p, static_cast<size_t>(count));
+    int32_t four = static_cast<uint8_t>(p[0]);
+    if (count > 1) four |= int32_t{static_cast<uint8_t>(p[1])} << 8;
+    if (count > 2) four |= int32_t{static_cast<uint8_t>(p[2])} << 16;
     return unsigned_of(_mm512_set1_epi32(four));
   }
   static Operand queries(const void* packed, int64_t vector) {
     return _mm512_loadu_si512(static_cast<const char*>(packed) + vector * 64);
   }
   static Accumulator multiply(Operand row, Operand queries, Accumulator sum) {
-    return _mm512_dpbusd_epi32(sum, row, queries);
+    return (F32::Keys)_mm512_dpbusd_epi32((__m512i)sum, row, queries);
   }
-  static F32::Vector score(Accumulator sum) { return _mm512_cvtepi32_ps(sum); }
+  static F32::Vector score(Accumulator sum) { return _mm512_cvtepi32_ps((__m512i)sum); }
 };
 
 struct StreamS8 {
