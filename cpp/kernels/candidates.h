@@ -50,11 +50,23 @@ static inline void reset(List<Key>& list, int64_t k, int64_t count, Key* keys, i
   list.last = 0;
 }
 
-// Never lowers it. The key between those of the greatest negative number and of 0 belongs to no score, and as a number
-// it would be -0.0, which 0.0 does not exceed.
+// A sample that a threshold is taken from, where what it is from has 16 times as many.
+static inline int64_t sample_size(int64_t k) { return at_least(512, (4 * k + 15) / 16 * 16); }
+
+// The place of element `at` of a sample of `count` from `length`, the first of `run` in a row. The places are spread
+// evenly, but for a shift that is different for each, so as not to fall in step with the data.
+static inline int64_t spread(int64_t at, int64_t count, int64_t length, int64_t run) {
+  const int64_t stride = length / count * run, part = at / run;
+  const uint64_t shift = (static_cast<uint64_t>(part) * 2654435761u >> 7) % static_cast<uint64_t>(stride - run + 1);
+  return part * stride + static_cast<int64_t>(shift);
+}
+
+// Never lowers it. Some integers are the key of no score, and as numbers would compare otherwise: the one below 0's is
+// -0.0, which 0.0 does not exceed, and those between NaN's and that of minus infinity are NaNs.
 template <class Key>
 static inline void raise(List<Key>& list, Key threshold) {
-  threshold = threshold == -1 ? -2 : threshold;
+  if (threshold == -1) threshold = -2;
+  if (threshold > nan_key<Key>() && value_of(threshold) != value_of(threshold)) threshold = nan_key<Key>();
   list.threshold = threshold > list.threshold ? threshold : list.threshold;
 }
 

@@ -59,22 +59,22 @@ struct MultiplyS8 {
 struct StreamS8 {
   using Element = int8_t;
   using Query = int8_t;
-  using Accumulator = __m512i;
+  using Accumulator = F32::Keys;
   using Operand = __m512i;
   static constexpr int step = 64;
-  static Accumulator zero() { return _mm512_setzero_si512(); }
+  static Accumulator zero() { return Accumulator{}; }
   static Operand row(const int8_t* p) { return unsigned_of(_mm512_loadu_si512(p)); }
   static Operand row_part(const int8_t* p, int64_t count) {
     return unsigned_of(_mm512_maskz_loadu_epi8((__mmask64{1} << count) - 1, p));
   }
   static Operand query(const int8_t* p) { return _mm512_loadu_si512(p); }
   static Accumulator multiply(Operand row, Operand query, Accumulator sum) {
-    return _mm512_dpbusd_epi32(sum, row, query);
+    return (Accumulator)_mm512_dpbusd_epi32((__m512i)sum, row, query);
   }
   static void sums(const Accumulator* four, const int32_t* offsets, float* to) {
-    int32_t sums[4];
-    for (int i = 0; i < 4; ++i) sums[i] = offsets[i] + _mm512_reduce_add_epi32(four[i]);
-    for (int i = 0; i < 4; ++i) to[i] = static_cast<float>(sums[i]);
+    const __m128i start = _mm_loadu_si128((const __m128i*)offsets);
+    const __m128i sum = F32::sums(four[0], four[1], four[2], four[3]);
+    _mm_storeu_ps(to, _mm_cvtepi32_ps(_mm_add_epi32(start, sum)));
   }
 };
 }  // namespace avx512_vnni
