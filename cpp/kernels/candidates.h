@@ -50,8 +50,11 @@ static inline void reset(List<Key>& list, int64_t k, int64_t count, Key* keys, i
   list.last = 0;
 }
 
-// A sample that a threshold is taken from, where what it is from has 16 times as many.
-static inline int64_t sample_size(int64_t k) { return at_least(512, (4 * k + 15) / 16 * 16); }
+// The size of a sample that a threshold is taken from; none where that would be much beside the whole.
+static inline int64_t sample_size(int64_t k, int64_t length) {
+  const int64_t size = at_least(1024, (8 * k + 15) / 16 * 16);
+  return 32 * size <= length ? size : 0;
+}
 
 // The place of element `at` of a sample of `count` from `length`, the first of `run` in a row. The places are spread
 // evenly, but for a shift that is different for each, so as not to fall in step with the data.

@@ -60,6 +60,8 @@ struct Routines {
   // Cuts a list at an index of its row to the best k, and `spare` more at most.
   void (*compact)(List<int32_t>& list, int32_t index, int32_t spare);
   void (*compact_wide)(List<int64_t>& list, int32_t index, int32_t spare);
+  // Empties a list of at least k, and leaves a threshold that the kth of it passes.
+  void (*use_as_sample)(List<int32_t>& list);
   // dot(query, row), of f32.
   float (*dot)(const float* a, const float* b, int64_t dimension);
 };

@@ -16,6 +16,9 @@ constexpr int64_t block_bytes = 256 << 10;
 // Candidates of one worker.
 constexpr int64_t list_bytes = 32 << 20;
 
+// Rows of a sample that stand together: as many as are a multiple of every tile's height.
+constexpr int64_t sample_run = 24;
+
 int64_t bytes_of(Type type) {
   switch (type) {
     case Type::f64:
@@ -51,6 +54,7 @@ struct Plan {
   int64_t group;       // queries at a time
   int64_t workers;
   int64_t block;       // rows
+  int64_t samples;     // rows that a first threshold is taken from
   int64_t list_stride;
   QueryLayout layout;  // of a group
 };
@@ -99,6 +103,8 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   plan.block = at_most((block + 23) / 24 * 24, call.rows);
   const int64_t blocks = (call.rows + plan.block - 1) / plan.block;
   plan.workers = at_most(threads, plan.by_rows ? blocks : panels);
+  // Streaming takes rows as fast as memory gives them, whatever passes.
+  plan.samples = plan.by_rows && !plan.streams ? sample_size(plan.kept, call.rows) / sample_run * sample_run : 0;
   plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
   return plan;
 }
@@ -131,7 +137,7 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
     Worker worker;
     worker.candidates.lists = arena.take<List<int32_t>>(lists);
     worker.candidates.thresholds = arena.take<float>(lists);
-    worker.candidates.shared = plan.by_rows && plan.workers > 1 ? memory.shared : nullptr;
+    worker.candidates.shared = plan.by_rows ? memory.shared : nullptr;
     worker.keys = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.indices = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
@@ -143,24 +149,24 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
 }
 
 // Lists of `queries` queries, and of the lanes after the last, which nothing passes.
-void reset_lists(const Plan& plan, Worker& worker, int64_t queries, int64_t rows) {
-  const int64_t lanes = plan.search->lanes;
-  const int64_t padded = (queries + lanes - 1) / lanes * lanes;
-  for (int64_t q = 0; q < padded; ++q) {
+void reset_lists(const Plan& plan, Worker& worker, int64_t first, int64_t queries, int64_t rows) {
+  const int64_t lanes = plan.search->lanes, end = first + queries;
+  const int64_t padded = (end + lanes - 1) / lanes * lanes;
+  for (int64_t q = first; q < padded; ++q) {
     List<int32_t>& list = worker.candidates.lists[q];
-    const int64_t start = (q < queries ? q : 0) * plan.list_stride;
+    const int64_t start = (q < end ? q : 0) * plan.list_stride;
     reset(list, plan.kept, rows, worker.keys + start, worker.indices + start);
     worker.candidates.thresholds[q] = value_of(list.threshold);
-    if (q >= queries) {
+    if (q >= end) {
       list.threshold = INT32_MAX;
       worker.candidates.thresholds[q] = INFINITY;
     }
   }
 }
 
-Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, Worker& worker) {
+Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t rows, Worker& worker) {
   Block block;
-  block.count = at_most(plan.block, call.rows - first);
+  block.count = at_most(rows, call.rows - first);
   block.dimension = call.dimension;
   block.first = static_cast<int32_t>(first);
   block.scales = call.scales == nullptr ? nullptr : call.scales + first;
@@ -171,6 +177,24 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, Worker&
     block.rows = worker.widened;
   }
   return block;
+}
+
+// A threshold for each query of a panel, from rows spread over the database: with it, a database in order is no worse
+// than another.
+void draw_sample(const Plan& plan, const FusedSearch& call, const Memory& memory, const Panel& panel, Worker& worker) {
+  Candidates& candidates = worker.candidates;
+  reset_lists(plan, worker, panel.first, panel.queries, call.rows);
+  int32_t* const shared = candidates.shared;
+  candidates.shared = nullptr;
+  for (int64_t at = 0; at < plan.samples; at += sample_run) {
+    const int64_t first = spread(at, plan.samples, call.rows, sample_run);
+    plan.search->tile(block_at(plan, call, first, sample_run, worker), panel, candidates);
+  }
+  candidates.shared = shared;
+  for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
+    plan.base->use_as_sample(candidates.lists[q]);
+    memory.shared[q] = candidates.lists[q].threshold;
+  }
 }
 
 // A key and an index as one number: greater is better, and of equal keys the lower index is.
@@ -228,12 +252,21 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
   const BlockRoutine routine = plan.streams ? plan.search->stream : plan.search->tile;
   if (plan.by_rows) {
     std::fill(memory.shared, memory.shared + queries, lowest_key<int32_t>());
+    if (plan.samples > 0) {
+      std::atomic<int64_t> drawn{0};
+      auto draw = [&](int w) {
+        for (int64_t p; (p = drawn.fetch_add(1, std::memory_order_relaxed)) < panels;) {
+          draw_sample(plan, call, memory, panel_at(plan.layout, packed, queries, p), memory.workers[w]);
+        }
+      };
+      for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), draw);
+    }
     std::atomic<int64_t> next{0};
     auto work = [&](int w) {
       Worker& worker = memory.workers[w];
-      reset_lists(plan, worker, queries, call.rows);
+      reset_lists(plan, worker, 0, queries, call.rows);
       for (int64_t first; (first = next.fetch_add(plan.block, std::memory_order_relaxed)) < call.rows;) {
-        const Block block = block_at(plan, call, first, worker);
+        const Block block = block_at(plan, call, first, plan.block, worker);
         if (worker.candidates.shared != nullptr) {
           for (int32_t q = 0; q < queries; ++q) share_threshold(worker.candidates, q);
         }
@@ -259,9 +292,9 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
       Panel panel = panel_at(plan.layout, packed, queries, p);
       const int64_t start = panel.first, count = panel_queries(plan.layout, queries, p);
       panel.first = 0;
-      reset_lists(plan, worker, count, call.rows);
+      reset_lists(plan, worker, 0, count, call.rows);
       for (int64_t first = 0; first < call.rows; first += plan.block) {
-        routine(block_at(plan, call, first, worker), panel, worker.candidates);
+        routine(block_at(plan, call, first, plan.block, worker), panel, worker.candidates);
       }
       for (int64_t q = 0; q < count; ++q) {
         finish_query(plan, call, &worker, 1, q, first_query + start + q, worker);
