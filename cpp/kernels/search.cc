@@ -228,7 +228,8 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
       best[i] = ranked(key_of<int32_t>(score), index);
     }
   }
-  std::partial_sort(best, best + call.k, best + found, std::greater<uint64_t>());
+  if (found > 2 * call.k) std::nth_element(best, best + call.k - 1, best + found, std::greater<uint64_t>());
+  std::sort(best, best + (found > 2 * call.k ? call.k : found), std::greater<uint64_t>());
   for (int64_t i = 0; i < call.k; ++i) {
     const float score = value_of(key_of_ranked(best[i]));
     call.values[query * call.k + i] = call.metric == Metric::l2 ? 0 - score : score;
