@@ -242,15 +242,38 @@ void selecting(const std::string& what, int64_t rows, int64_t columns, int64_t k
   std::fflush(stdout);
 }
 
+// Both ways through the database for few queries: where they cross, and what is lost by choosing wrongly.
+void crossover() {
+  for (Type type : {Type::f32, Type::bf16, Type::s8}) {
+    for (int64_t dimension : {16, 50, 128, 768}) {
+      const Database database(4000000 / dimension, dimension);
+      for (int64_t count : {1, 2, 4, 6, 8, 12, 16, 17, 20, 24, 32, 48}) {
+        Search search(database, type, Metric::inner_product, count, 10);
+        double seconds[3];
+        for (Path path : {Path::automatic, Path::stream, Path::tile}) {
+          search.call.path = path;
+          seconds[int(path)] = median_of([&] { search.run(); });
+        }
+        std::printf("%-5s d %3d q %2d: stream %7.3f ms, tile %7.3f ms, chosen %7.3f ms (%.2f of the better)\n",
+                    name(type), int(dimension), int(count), 1e3 * seconds[1], 1e3 * seconds[2], 1e3 * seconds[0],
+                    seconds[0] / std::min(seconds[1], seconds[2]));
+        std::fflush(stdout);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  bool cross = false;
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     const auto value = [&] { return i + 1 < argc ? argv[++i] : ""; };
     if (option == "--threads") threads = std::atoi(value());
     if (option == "--repeat") repeat = std::atoi(value());
     if (option == "--cpu") cpu_time = true;
+    if (option == "--crossover") cross = true;
     if (option == "--only") only = value();
     if (option == "--set") {
       const std::string set = value();
@@ -258,6 +281,10 @@ int main(int argc, char** argv) {
         if (set == name(one)) forced = one;
       }
     }
+  }
+  if (cross) {
+    crossover();
+    return 0;
   }
   const Metric ip = Metric::inner_product, l2 = Metric::l2;
   if (only.find("select") == std::string::npos) {

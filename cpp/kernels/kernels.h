@@ -56,6 +56,10 @@ struct SelectK {
 size_t select_k_scratch(const SelectK& call, const Parallel& parallel);
 Status select_k(const SelectK& call, void* scratch, size_t scratch_bytes, const Parallel& parallel);
 
+// How the database is gone through. With tiles, a product has a query in each lane, and many queries share what is read
+// of a row; streaming, a lane has an element of a row. automatic counts which takes fewer instructions.
+enum class Path { automatic, stream, tile };
+
 enum class Metric {
   inner_product,  // the greatest query . row
   l2,             // the least half_norms[row] - query . row
@@ -90,6 +94,7 @@ struct FusedSearch {
   float* values = nullptr;     // [query_count, k]; -0.0 is returned as 0.0
   int32_t* indices = nullptr;  // [query_count, k]
   InstructionSet instruction_set = InstructionSet::automatic;
+  Path path = Path::automatic;
 };
 
 // Bytes of scratch, of any alignment; 0 where the arguments are refused. At most about 64 MiB for a thread, but for

@@ -59,15 +59,16 @@ struct Plan {
   QueryLayout layout;  // of a group
 };
 
-// Multiplications that a query path takes for each row; the few further instructions are counted as much.
-// Streaming: each query's products, and a tree of sums. Tiles: as many vectors of queries as there are, for each step
-// of the dimension, comparisons, and reading and widening the row.
+// What a row costs each way, in half cycles, of which a multiplication takes one. Streaming: for each query, its
+// products, each with a load or two, and about 16 for their sum. Tiles: a multiplication for each step of the dimension
+// and vector of queries, and two at least, as broadcasts take twice as long; about 8 to compare and keep a vector; and
+// what widening takes. Measured on Zen 5 (bench --crossover): what is chosen is within a quarter of the better.
 bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t dimension) {
   const int64_t parts = (dimension + search.stream_elements - 1) / search.stream_elements;
   const int64_t step = search.form == QueryForm::f32 ? 1 : search.form == QueryForm::bf16 ? 2 : 4;
   const int64_t vectors = (queries + search.lanes - 1) / search.lanes;
-  const int64_t streaming = queries * (parts + 6);
-  const int64_t tiles = vectors * ((dimension + step - 1) / step + 4) +
+  const int64_t streaming = queries * (2 * parts + 16);
+  const int64_t tiles = at_least(vectors, 2) * ((dimension + step - 1) / step + 8) +
                         (search.widened ? 3 * (dimension / search.lanes + 1) : 0);
   return streaming < tiles;
 }
@@ -92,7 +93,8 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   int64_t group = at_least(at_most(room, list_bytes / query_bytes), 1);
   if (group > panel) group = group / panel * panel;
   plan.group = at_most(group, call.query_count);
-  plan.streams = streaming_is_cheaper(search, plan.group, call.dimension);
+  plan.streams = call.path == Path::automatic ? streaming_is_cheaper(search, plan.group, call.dimension)
+                                              : call.path == Path::stream;
 
   const int64_t panels = (plan.group + panel - 1) / panel;
   plan.by_rows = plan.streams || panels < 2 * threads || call.rows >= threads * at_least(2048, 8 * plan.kept);

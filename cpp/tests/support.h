@@ -9,6 +9,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 #include "../kernels/convert.h"
 #include "../kernels/kernels.h"
 
@@ -145,6 +149,24 @@ class Scratch {
  private:
   size_t bytes_;
   void* memory_;
+};
+
+// The mode in which XLA's threads are: subnormal numbers are taken for 0. It has to be the same afterwards.
+class FlushedSubnormals {
+ public:
+#if defined(__x86_64__)
+  FlushedSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(flushed); }
+  ~FlushedSubnormals() {
+    if ((_mm_getcsr() & ~0x3fu) != flushed) std::abort();
+    _mm_setcsr(before_);
+  }
+
+ private:
+  static constexpr unsigned flushed = 0x9fc0;
+  unsigned before_;
+#else
+  FlushedSubnormals() {}
+#endif
 };
 
 #define CHECK(condition, ...)                                          \
