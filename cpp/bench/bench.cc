@@ -11,6 +11,7 @@
 #include <functional>
 #include <string>
 
+#include "../kernels/candidates.h"
 #include "../tests/support.h"
 #include "peak.h"
 
@@ -86,20 +87,31 @@ double read_rate(const void* memory, int64_t bytes) {
   return double(part * threads) / seconds / 1e9;
 }
 
+enum class Order { random, ascending, descending, hidden };
+
 struct Database {
   int64_t rows, dimension;
   std::vector<float> f32, half_norms, scales;
   std::vector<uint16_t> bf16;
   std::vector<int8_t> s8;
 
-  Database(int64_t rows, int64_t dimension, bool sorted = false) : rows(rows), dimension(dimension) {
+  Database(int64_t rows, int64_t dimension, Order order = Order::random) : rows(rows), dimension(dimension) {
     Random random(3);
     f32.resize(size_t(rows * dimension));
     for (float& x : f32) x = random.normal();
-    if (sorted) {
-      // Each row is better than the one before, for all queries that have a positive sum.
+    if (order != Order::random) {
+      // For queries of positive numbers each row is better, or worse, than the one before.
       for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < dimension; ++j) f32[size_t(i * dimension + j)] = 1e-6f * float(i + 1);
+        const float x = 1e-6f * float(order == Order::descending ? rows - i : i + 1);
+        std::fill(f32.begin() + i * dimension, f32.begin() + (i + 1) * dimension, x);
+      }
+    }
+    if (order == Order::hidden) {
+      // Those that the search looks at first (candidates.h) are the worst: every other row passes.
+      const int64_t samples = sample_size(10, rows) / 24 * 24;
+      for (int64_t at = 0; at < samples; at += 24) {
+        const auto first = f32.begin() + spread(at, samples, rows, 24) * dimension;
+        std::fill(first, first + 24 * dimension, 0.f);
       }
     }
     for (int64_t i = 0; i < rows; ++i) {
@@ -153,7 +165,7 @@ struct Search {
 
   // Against all scores of some queries, summed in f64 from the f32 rows: the share of the true k that was found.
   double recall(const Database& database) {
-    const int64_t d = database.dimension, asked = std::min<int64_t>(call.query_count, 20);
+    const int64_t d = database.dimension, asked = std::min<int64_t>(call.query_count, 50);
     int64_t hits = 0;
     for (int64_t q = 0; q < asked; ++q) {
       std::vector<std::pair<double, int32_t>> scores;
@@ -290,14 +302,20 @@ int main(int argc, char** argv) {
   if (only.find("select") == std::string::npos) {
     const Database database(100000, 128);
     computing("f32 ip q 128 n 100k d 128 k 10", database, Type::f32, ip, 128, 10, 0.999);
+    computing("f32 ip q 1024 n 100k d 128 k 10", database, Type::f32, ip, 1024, 10, 0.999);
     computing("f32 l2 q 1024 n 100k d 128 k 10", database, Type::f32, l2, 1024, 10, 0.999);
     computing("f32 ip q 1024 n 100k d 128 k 100", database, Type::f32, ip, 1024, 100, 0.999);
     computing("bf16 ip q 1024 n 100k d 128 k 10", database, Type::bf16, ip, 1024, 10, 0.9);
     computing("s8 ip q 1024 n 100k d 128 k 10", database, Type::s8, ip, 1024, 10, 0.5);
     computing("s8 ip q 1024 n 100k d 128 k 10 of 40", database, Type::s8, ip, 1024, 10, 0.95, false, 40);
-    const Database sorted(100000, 128, true);
-    computing("f32 ip q 128 n 100k d 128 k 10 sorted", sorted, Type::f32, ip, 128, 10, 0, true);
-    computing("f32 ip q 1024 n 100k d 128 k 100 sorted", sorted, Type::f32, ip, 1024, 100, 0, true);
+    constexpr const char* orders[] = {"", " ascending", " descending", " hidden"};
+    for (Order order : {Order::ascending, Order::descending, Order::hidden}) {
+      const std::string what = orders[int(order)];
+      if (!chosen("f32 ip q 128 n 100k d 128 k 10" + what) && !chosen("f32 ip q 1024 n 100k d 128 k 10" + what)) continue;
+      const Database sorted(100000, 128, order);
+      computing("f32 ip q 128 n 100k d 128 k 10" + what, sorted, Type::f32, ip, 128, 10, 0, true);
+      computing("f32 ip q 1024 n 100k d 128 k 10" + what, sorted, Type::f32, ip, 1024, 10, 0, true);
+    }
   }
   for (int64_t dimension : {50, 100, 768}) {
     for (int64_t k : {10, 100}) {

@@ -82,10 +82,10 @@ struct FusedSearch {
   const float* scales = nullptr;      // [rows]; s8 only
   const float* half_norms = nullptr;  // [rows]; l2 only
   int64_t rows = 0;                   // at most 2^31 - 1
-  int64_t dimension = 0;
+  int64_t dimension = 0;              // at most 2^31 - 1
   Type query_type = Type::f32;    // f32, bf16 or f16
   const void* queries = nullptr;  // [query_count, dimension]
-  int64_t query_count = 0;
+  int64_t query_count = 0;  // at most 2^26
   int64_t k = 0;  // 1 <= k <= rows
   // Where given, the best `candidates` (k <= candidates <= rows) are found as above, then scored against these rows
   // and the unrounded queries, and the k best of them returned.

@@ -35,9 +35,8 @@ int64_t bytes_of(Type type) {
 bool valid(const FusedSearch& call) {
   const bool typed = call.type != Type::f64 && (call.scales != nullptr) == (call.type == Type::s8);
   const bool measured = (call.half_norms != nullptr) == (call.metric == Metric::l2);
-  const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 &&
-                     call.dimension <= INT64_MAX / 64 / call.rows && call.query_count >= 0 &&
-                     (call.query_count == 0 || call.dimension <= INT64_MAX / 64 / call.query_count);
+  const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 && call.dimension <= INT32_MAX &&
+                     call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
   const bool counted = call.k >= 1 && call.k <= call.rows &&
                        (call.rerank_rows == nullptr || (call.k <= call.candidates && call.candidates <= call.rows));
   const bool asked = call.query_type == Type::f32 || call.query_type == Type::bf16 || call.query_type == Type::f16;

@@ -360,6 +360,15 @@ int main(int argc, char** argv) {
       }
     }
   }
+  for (int i = 0; i < (quick ? 30 : 300); ++i) {
+    const std::vector<Content> all = contents();
+    const Content& content = all[size_t(random.below(3))];
+    const Type types[] = {Type::f32, Type::bf16, Type::f16, Type::s8};
+    const int64_t rows = 1 + random.below(200);
+    const Shape shape = {1 + random.below(120), rows, 1 + random.below(140), 1 + random.below(rows)};
+    check(*make(content, types[random.below(4)], Type::f32, shape, random.below(2) ? Metric::l2 : Metric::inner_product,
+                random));
+  }
   for (const Content& content : contents()) {
     // Long enough for a threshold from a sample.
     if (!quick) check(*make(content, Type::f32, Type::f32, {20, 33000, 3, 5}, Metric::l2, random));
