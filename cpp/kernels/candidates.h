@@ -51,8 +51,8 @@ static inline void reset(List<Key>& list, int64_t k, int64_t count, Key* keys, i
 }
 
 // The size of a sample that a threshold is taken from; none where that would be much beside the whole.
-static inline int64_t sample_size(int64_t k, int64_t length) {
-  const int64_t size = at_least(1024, (8 * k + 15) / 16 * 16);
+static inline int64_t sample_size(int64_t k, int64_t length, int64_t least) {
+  const int64_t size = at_least(least, (4 * k + 15) / 16 * 16);
   return 32 * size <= length ? size : 0;
 }
 

@@ -105,7 +105,7 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   const int64_t blocks = (call.rows + plan.block - 1) / plan.block;
   plan.workers = at_most(threads, plan.by_rows ? blocks : panels);
   // Streaming takes rows as fast as memory gives them, whatever passes.
-  plan.samples = plan.by_rows && !plan.streams ? sample_size(plan.kept, call.rows) / sample_run * sample_run : 0;
+  plan.samples = plan.by_rows && !plan.streams ? sample_size(plan.kept, call.rows, 1024) / sample_run * sample_run : 0;
   plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
   return plan;
 }
