@@ -1,4 +1,8 @@
 // What each instruction set brings: the inner loops, as tables of functions.
+//
+// All files are compiled with the same flags, with none for an instruction set: each set_*.cc chooses its own for what
+// it has. They are worth -O3, and need -ffp-contract=off: were a product and a difference fused in one loop and not in
+// another, a score would depend on where blocks end.
 #pragma once
 
 #include <cstdint>

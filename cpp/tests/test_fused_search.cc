@@ -295,6 +295,30 @@ void check_reranking(Random& random) {
   }
 }
 
+void check_queries_that_are_not_finite() {
+  const int8_t rows[6] = {1, 2, 3, 4, 5, 6};
+  const float scales[3] = {1, 1, 1}, queries[4] = {INFINITY, 1, 1, 1};
+  for (InstructionSet set : all_sets) {
+    if (!supported(set)) continue;
+    for (Path path : {Path::stream, Path::tile}) {
+      FusedSearch call;
+      call.type = Type::s8;
+      call.database = rows;
+      call.scales = scales;
+      call.rows = 3;
+      call.dimension = 2;
+      call.queries = queries;
+      call.query_count = 2;
+      call.k = 2;
+      call.instruction_set = set;
+      call.path = path;
+      const Found found = search(call, 1);
+      CHECK(std::isnan(found.values[0]) && found.indices[0] == 0 && found.indices[1] == 1, "%s", name(set));
+      CHECK(found.indices[2] == 2 && found.indices[3] == 1, "%s", name(set));
+    }
+  }
+}
+
 void check_refusals() {
   const float row[4] = {1, 2, 3, 4};
   FusedSearch good;
@@ -375,6 +399,7 @@ int main(int argc, char** argv) {
   }
   check(*make(contents()[1], Type::s8, Type::f32, {2, 30, 70000, 3}, Metric::inner_product, random));
   check_reranking(random);
+  check_queries_that_are_not_finite();
   check_refusals();
   std::printf("fused_search: %d searches on 1, 2 and 5 threads\n", (int)searches);
 }
