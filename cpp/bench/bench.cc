@@ -311,7 +311,9 @@ int main(int argc, char** argv) {
     constexpr const char* orders[] = {"", " ascending", " descending", " hidden"};
     for (Order order : {Order::ascending, Order::descending, Order::hidden}) {
       const std::string what = orders[int(order)];
-      if (!chosen("f32 ip q 128 n 100k d 128 k 10" + what) && !chosen("f32 ip q 1024 n 100k d 128 k 10" + what)) continue;
+      if (!chosen("f32 ip q 128 n 100k d 128 k 10" + what) && !chosen("f32 ip q 1024 n 100k d 128 k 10" + what)) {
+        continue;
+      }
       const Database sorted(100000, 128, order);
       computing("f32 ip q 128 n 100k d 128 k 10" + what, sorted, Type::f32, ip, 128, 10, 0, true);
       computing("f32 ip q 1024 n 100k d 128 k 10" + what, sorted, Type::f32, ip, 1024, 10, 0, true);

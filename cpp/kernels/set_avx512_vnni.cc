@@ -17,7 +17,10 @@
 // The instruction set is chosen for what follows, not for the whole file: functions of the standard library that other
 // files use too must not be compiled for it.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"))), apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni," \
+                          "avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"))), \
+    apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt")
 #endif
@@ -80,8 +83,13 @@ struct StreamS8 {
 }  // namespace avx512_vnni
 
 extern const SearchRoutines avx512_vnni_search;
-const SearchRoutines avx512_vnni_search = {
-    avx512_vnni::tile_of<avx512_vnni::MultiplyS8>, QueryForm::s8, false, avx512_vnni::F32::lanes, avx512_vnni::tile_vectors, avx512_vnni::stream<avx512_vnni::StreamS8>, avx512_vnni::StreamS8::step};
+const SearchRoutines avx512_vnni_search = {avx512_vnni::tile_of<avx512_vnni::MultiplyS8>,
+                                          QueryForm::s8,
+                                          false,
+                                          avx512_vnni::F32::lanes,
+                                          avx512_vnni::tile_vectors,
+                                          avx512_vnni::stream<avx512_vnni::StreamS8>,
+                                          avx512_vnni::StreamS8::step};
 }  // namespace xlann
 
 #if defined(__clang__)

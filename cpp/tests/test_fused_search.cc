@@ -126,7 +126,8 @@ std::string at(Problem& problem, InstructionSet set, Path path, int64_t q, int64
   const Shape& shape = problem.shape;
   const size_t place = size_t(q * shape.k + rank);
   char text[300];
-  std::snprintf(text, sizeof text, "%s %s %s (%s queries) %s %s q %d n %d d %d k %d, query %d rank %d: %d, not %d; %g",
+  std::snprintf(text, sizeof text,
+                "%s %s %s (%s queries) %s %s q %d n %d d %d k %d, query %d rank %d: %d, not %d; %g",
                 name(set), path == Path::tile ? "tiles" : "streamed", name(problem.type), name(problem.query_type),
                 problem.metric == Metric::l2 ? "l2" : "ip", problem.what, (int)shape.queries, (int)shape.rows,
                 (int)shape.dimension, (int)shape.k, (int)q, (int)rank, found.indices[place], best[size_t(rank)],
@@ -223,10 +224,10 @@ std::vector<Content> contents() {
       {"zeros", true, [](Random& random, int64_t, int64_t) { return random.below(2) ? 0.0 : -0.0; }, bits, 0, false},
       {"subnormal", true, [](Random& random, int64_t, int64_t) { return 1.4e-45 * double(random.below(200) - 100); },
        bits, 0, true},
-      {"ascending", true, [](Random&, int64_t row, int64_t column) { return column == 0 ? double(row / 8) : 0; }, one, 0,
-       false},
-      {"descending", true, [](Random&, int64_t row, int64_t column) { return column == 0 ? -double(row / 8) : 0; }, one,
+      {"ascending", true, [](Random&, int64_t row, int64_t column) { return column == 0 ? double(row / 8) : 0; }, one,
        0, false},
+      {"descending", true, [](Random&, int64_t row, int64_t column) { return column == 0 ? -double(row / 8) : 0; },
+       one, 0, false},
   };
 }
 
@@ -259,7 +260,8 @@ void check_reranking(Random& random) {
       auto coarse = make(content, Type::s8, Type::f32, shape, metric, random);
       Problem fine(Type::f32, Type::f32, shape, metric, "reranked", true);
       for (int64_t i = 0; i < fine.database.count(); ++i) {
-        fine.database.set(i, coarse->database.get(i) * coarse->scales.get(i / shape.dimension) + double(random.below(5)));
+        const double row = coarse->database.get(i) * coarse->scales.get(i / shape.dimension);
+        fine.database.set(i, row + double(random.below(5)));
       }
       for (int64_t i = 0; i < fine.queries.count(); ++i) fine.queries.set(i, coarse->queries.get(i));
       for (int64_t i = 0; i < shape.rows; ++i) fine.half_norms.set(i, coarse->half_norms.get(i));
@@ -374,7 +376,8 @@ int main(int argc, char** argv) {
       for (Type type : {Type::f32, Type::bf16, Type::f16, Type::s8}) {
         if (content.narrow && type != Type::f32) continue;
         if (type == Type::s8 && std::isnan(content.row(random, 1, 0))) continue;
-        if (type == Type::s8 && (!std::strcmp(content.what, "nasty") || !std::strcmp(content.what, "infinite"))) continue;
+        const bool finite = std::strcmp(content.what, "nasty") != 0 && std::strcmp(content.what, "infinite") != 0;
+        if (type == Type::s8 && !finite) continue;
         for (Metric metric : {Metric::inner_product, Metric::l2}) {
           if (quick && ++cases % 7 != 0) continue;
           const Type query_types[] = {Type::f32, Type::bf16, Type::f16};
