@@ -65,9 +65,12 @@ double peak_rate(Type type) {
 #if defined(__x86_64__)
   float (*work)() = peak_avx2;
   double lanes = 8;
+  const auto has = [](InstructionSet set) {
+    return supported(set) && (forced == InstructionSet::automatic || forced == set);
+  };
   if (supported(InstructionSet::avx512) && forced != InstructionSet::avx2) work = peak_avx512, lanes = 16;
-  if (type == Type::bf16 && supported(InstructionSet::avx512_bf16)) work = peak_bf16, lanes = 32;
-  if (type == Type::s8 && supported(InstructionSet::avx512_vnni)) work = peak_vnni, lanes = 64;
+  if (type == Type::bf16 && has(InstructionSet::avx512_bf16)) work = peak_bf16, lanes = 32;
+  if (type == Type::s8 && has(InstructionSet::avx512_vnni)) work = peak_vnni, lanes = 64;
   const double seconds = least_of([&] { on_all([&](int) { sink = work(); }); }, 3);
   return 2 * lanes * peak_chains * double(peak_rounds) * threads / seconds / 1e9;
 #else

@@ -61,7 +61,7 @@ struct Plan {
 // What a row costs each way, in half cycles, of which a multiplication takes one. Streaming: for each query, its
 // products, each with a load or two, and about 16 for their sum. Tiles: a multiplication for each step of the dimension
 // and vector of queries, and two at least, as broadcasts take twice as long; about 8 to compare and keep a vector; and
-// what widening takes. Measured on Zen 5 (bench --crossover): what is chosen is within a quarter of the better.
+// what widening takes. Measured on Zen 5 (bench --crossover), where what is chosen takes at most a third longer than the better.
 bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t dimension) {
   const int64_t parts = (dimension + search.stream_elements - 1) / search.stream_elements;
   const int64_t step = search.form == QueryForm::f32 ? 1 : search.form == QueryForm::bf16 ? 2 : 4;
