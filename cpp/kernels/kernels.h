@@ -35,6 +35,8 @@ const char* name(InstructionSet set);
 // run on the calling thread.
 struct Parallel {
   int threads = 1;
+  // Multiplications, or scores read, that another thread is worth.
+  int64_t least_work = 1 << 17;
   void* context = nullptr;
   void (*run)(void* context, int tasks, void (*task)(void* argument, int index), void* argument) = nullptr;
 };

@@ -61,7 +61,8 @@ struct Plan {
 // What a row costs each way, in half cycles, of which a multiplication takes one. Streaming: for each query, its
 // products, each with a load or two, and about 16 for their sum. Tiles: a multiplication for each step of the dimension
 // and vector of queries, and two at least, as broadcasts take twice as long; about 8 to compare and keep a vector; and
-// what widening takes. Measured on Zen 5 (bench --crossover), where what is chosen takes at most a third longer than the better.
+// what widening takes. Measured on Zen 5 (bench --crossover), where what is chosen takes at most a third longer than
+// the better.
 bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t dimension) {
   const int64_t parts = (dimension + search.stream_elements - 1) / search.stream_elements;
   const int64_t step = search.form == QueryForm::f32 ? 1 : search.form == QueryForm::bf16 ? 2 : 4;
@@ -103,7 +104,8 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   if (plan.by_rows) block = at_most(block, call.rows / (4 * threads) + 1);
   plan.block = at_most((block + 23) / 24 * 24, call.rows);
   const int64_t blocks = (call.rows + plan.block - 1) / plan.block;
-  plan.workers = at_most(threads, plan.by_rows ? blocks : panels);
+  const double work = static_cast<double>(call.rows) * static_cast<double>(call.dimension * plan.group);
+  plan.workers = at_most(workers_for(parallel, work), plan.by_rows ? blocks : panels);
   // Streaming takes rows as fast as memory gives them, whatever passes.
   plan.samples = plan.by_rows && !plan.streams ? sample_size(plan.kept, call.rows, 1024) / sample_run * sample_run : 0;
   plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);

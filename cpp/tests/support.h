@@ -43,6 +43,7 @@ inline void run_on_threads(void*, int tasks, void (*task)(void*, int), void* arg
 inline Parallel on_threads(int count) {
   Parallel parallel;
   parallel.threads = count;
+  parallel.least_work = 1;
   parallel.run = count > 1 ? run_on_threads : nullptr;
   return parallel;
 }
