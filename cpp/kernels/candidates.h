@@ -7,9 +7,9 @@
 
 namespace xlann {
 
-// Candidates are appended in the order of their indices. When `limit` of them are there, the list is compacted to the
-// best k, and the threshold raised to the last of these: an equal score that comes later has the greater index, and
-// loses.
+// Candidates are appended in the order of their indices. When `limit` of them are there, the list is compacted to
+// about the best k, and the threshold raised to what these exceed. Of equal ones the first stay: one that comes later
+// has the greater index, and loses.
 template <class Key>
 struct alignas(64) List {
   Key* keys;
@@ -30,7 +30,9 @@ static inline int64_t at_least(int64_t a, int64_t b) { return a < b ? b : a; }
 
 // A low limit keeps the threshold fresh, and is best while few pass; where many pass, compaction costs less in greater
 // batches, and the limit is doubled up to the capacity.
-static inline int64_t list_base(int64_t k) { return k + at_least(k, 64); }
+static inline int64_t list_base(int64_t k) { return k + at_least(k / 2, 48); }
+// How many more than k compaction may leave: fewer are more work to find than they save.
+static inline int32_t list_spare(int32_t k) { return k / 8 + 2; }
 static inline int64_t list_capacity(int64_t k, int64_t count) { return at_most(k + at_least(k, 512), count); }
 static inline int64_t list_stride(int64_t k, int64_t count) {
   return (list_capacity(k, count) + list_slack + 15) / 16 * 16;
@@ -46,6 +48,56 @@ static inline void reset(List<Key>& list, int64_t k, int64_t count, Key* keys, i
   list.limit = static_cast<int32_t>(at_most(list_base(k), list.capacity));
   list.k = static_cast<int32_t>(k);
   list.last = 0;
+}
+
+// The size of a sample that a threshold is taken from; none where that would be much beside the whole.
+static inline int64_t sample_size(int64_t k, int64_t length, int64_t least) {
+  const int64_t size = at_least(least, (4 * k + 15) / 16 * 16);
+  return 32 * size <= length ? size : 0;
+}
+
+// The place of element `at` of a sample of `count` from `length`, the first of `run` in a row. The places are spread
+// evenly, but for a shift that is different for each, so as not to fall in step with the data.
+static inline int64_t spread(int64_t at, int64_t count, int64_t length, int64_t run) {
+  const int64_t stride = length / count * run, part = at / run;
+  const uint64_t shift = (static_cast<uint64_t>(part) * 2654435761u >> 7) % static_cast<uint64_t>(stride - run + 1);
+  return part * stride + static_cast<int64_t>(shift);
+}
+
+// Never lowers it. Some integers are the key of no score, and as numbers would compare otherwise: the one below 0's is
+// -0.0, which 0.0 does not exceed, and those between NaN's and that of minus infinity are NaNs.
+template <class Key>
+static inline void raise(List<Key>& list, Key threshold) {
+  if (threshold == -1) threshold = -2;
+  if (threshold > nan_key<Key>() && value_of(threshold) != value_of(threshold)) threshold = nan_key<Key>();
+  list.threshold = threshold > list.threshold ? threshold : list.threshold;
+}
+
+// The candidates of all queries at hand, for one worker.
+struct Candidates {
+  List<int32_t>* lists;
+  float* thresholds;  // value_of(lists[i].threshold), side by side for vectors
+  int32_t* shared;    // the greatest threshold of any worker, or null; written by all
+};
+
+// What k candidates of another worker exceed, those of this one need not be compared with; but equal ones of a lower
+// index may be better.
+static inline void take_shared_threshold(Candidates& candidates, int32_t query, int32_t shared) {
+  List<int32_t>& list = candidates.lists[query];
+  if (shared > lowest_key<int32_t>()) raise(list, shared - 1);
+  candidates.thresholds[query] = value_of(list.threshold);
+}
+
+static inline void share_threshold(Candidates& candidates, int32_t query) {
+  if (candidates.shared == nullptr) {
+    candidates.thresholds[query] = value_of(candidates.lists[query].threshold);
+    return;
+  }
+  const int32_t shared = __atomic_load_n(candidates.shared + query, __ATOMIC_RELAXED);
+  const int32_t own = candidates.lists[query].threshold;
+  // Of two that write at once either is a bound.
+  if (own > shared) __atomic_store_n(candidates.shared + query, own, __ATOMIC_RELAXED);
+  take_shared_threshold(candidates, query, shared);
 }
 
 }  // namespace xlann

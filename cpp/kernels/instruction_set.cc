@@ -1,9 +1,21 @@
 // Which instruction sets the machine has, and the table of each.
 #include <initializer_list>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "routines.h"
 
 namespace xlann {
+
+#if defined(__x86_64__)
+// Clang 14 does not know this one by name.
+static bool has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
 
 bool supported(InstructionSet set) {
   switch (set) {
@@ -13,7 +25,7 @@ bool supported(InstructionSet set) {
 #if defined(__x86_64__)
     // These ask the operating system too, whether it saves the registers.
     case InstructionSet::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
              __builtin_cpu_supports("bmi2");
     case InstructionSet::avx512:
       return supported(InstructionSet::avx2) && __builtin_cpu_supports("avx512f") &&

@@ -35,6 +35,8 @@ const char* name(InstructionSet set);
 // run on the calling thread.
 struct Parallel {
   int threads = 1;
+  // Multiplications, or scores read, that another thread is worth.
+  int64_t least_work = 1 << 17;
   void* context = nullptr;
   void (*run)(void* context, int tasks, void (*task)(void* argument, int index), void* argument) = nullptr;
 };
@@ -55,6 +57,10 @@ struct SelectK {
 // Bytes of scratch, of any alignment; 0 where the arguments are refused.
 size_t select_k_scratch(const SelectK& call, const Parallel& parallel);
 Status select_k(const SelectK& call, void* scratch, size_t scratch_bytes, const Parallel& parallel);
+
+// How the database is gone through. With tiles, a product has a query in each lane, and many queries share what is read
+// of a row; streaming, a lane has an element of a row. automatic counts which takes fewer instructions.
+enum class Path { automatic, stream, tile };
 
 enum class Metric {
   inner_product,  // the greatest query . row
@@ -78,10 +84,10 @@ struct FusedSearch {
   const float* scales = nullptr;      // [rows]; s8 only
   const float* half_norms = nullptr;  // [rows]; l2 only
   int64_t rows = 0;                   // at most 2^31 - 1
-  int64_t dimension = 0;
+  int64_t dimension = 0;              // at most 2^31 - 1
   Type query_type = Type::f32;    // f32, bf16 or f16
   const void* queries = nullptr;  // [query_count, dimension]
-  int64_t query_count = 0;
+  int64_t query_count = 0;  // at most 2^26
   int64_t k = 0;  // 1 <= k <= rows
   // Where given, the best `candidates` (k <= candidates <= rows) are found as above, then scored against these rows
   // and the unrounded queries, and the k best of them returned.
@@ -90,6 +96,7 @@ struct FusedSearch {
   float* values = nullptr;     // [query_count, k]; -0.0 is returned as 0.0
   int32_t* indices = nullptr;  // [query_count, k]
   InstructionSet instruction_set = InstructionSet::automatic;
+  Path path = Path::automatic;
 };
 
 // Bytes of scratch, of any alignment; 0 where the arguments are refused. At most about 64 MiB for a thread, but for

@@ -39,6 +39,12 @@ class FloatMode {
 #endif
 };
 
+inline int64_t workers_for(const Parallel& parallel, double work) {
+  const double worth = work / static_cast<double>(parallel.least_work > 1 ? parallel.least_work : 1) + 1;
+  const int64_t threads = parallel.threads > 1 ? parallel.threads : 1;
+  return worth < static_cast<double>(threads) ? static_cast<int64_t>(worth) : threads;
+}
+
 // Calls work(i) for each i < tasks.
 template <class Work>
 void for_each_task(const Parallel& parallel, int tasks, Work& work) {

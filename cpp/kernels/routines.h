@@ -1,4 +1,8 @@
 // What each instruction set brings: the inner loops, as tables of functions.
+//
+// All files are compiled with the same flags, with none for an instruction set: each set_*.cc chooses its own for what
+// it has. They are worth -O3, and need -ffp-contract=off: were a product and a difference fused in one loop and not in
+// another, a score would depend on where blocks end.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +20,6 @@ struct Block {
   int64_t count;
   int64_t dimension;
   int32_t first;  // index of the first row
-};
-
-// The candidates of all queries at hand, for one worker.
-struct Candidates {
-  List<int32_t>* lists;
-  float* thresholds;  // value_of(lists[i].threshold), side by side for vectors
 };
 
 // How the multiplications of a routine want the queries.
@@ -63,8 +61,11 @@ struct Routines {
   // Appends what passes of row[begin..end) to the list (of int64_t for f64), signs turned over for the least.
   void (*scan[5])(const void* row, int32_t begin, int32_t end, bool least, void* list);
   void (*widen[5])(const void* from, float* to, int64_t count);
-  void (*compact)(List<int32_t>& list, int32_t index);
-  void (*compact_wide)(List<int64_t>& list, int32_t index);
+  // Cuts a list at an index of its row to the best k, and `spare` more at most.
+  void (*compact)(List<int32_t>& list, int32_t index, int32_t spare);
+  void (*compact_wide)(List<int64_t>& list, int32_t index, int32_t spare);
+  // Empties a list of at least k, and leaves a threshold that the kth of it passes.
+  void (*use_as_sample)(List<int32_t>& list);
   // dot(query, row), of f32.
   float (*dot)(const float* a, const float* b, int64_t dimension);
 };

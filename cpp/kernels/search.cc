@@ -16,6 +16,9 @@ constexpr int64_t block_bytes = 256 << 10;
 // Candidates of one worker.
 constexpr int64_t list_bytes = 32 << 20;
 
+// Rows of a sample that stand together: as many as are a multiple of every tile's height.
+constexpr int64_t sample_run = 24;
+
 int64_t bytes_of(Type type) {
   switch (type) {
     case Type::f64:
@@ -32,9 +35,8 @@ int64_t bytes_of(Type type) {
 bool valid(const FusedSearch& call) {
   const bool typed = call.type != Type::f64 && (call.scales != nullptr) == (call.type == Type::s8);
   const bool measured = (call.half_norms != nullptr) == (call.metric == Metric::l2);
-  const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 &&
-                     call.dimension <= INT64_MAX / 64 / call.rows && call.query_count >= 0 &&
-                     (call.query_count == 0 || call.dimension <= INT64_MAX / 64 / call.query_count);
+  const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 && call.dimension <= INT32_MAX &&
+                     call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
   const bool counted = call.k >= 1 && call.k <= call.rows &&
                        (call.rerank_rows == nullptr || (call.k <= call.candidates && call.candidates <= call.rows));
   const bool asked = call.query_type == Type::f32 || call.query_type == Type::bf16 || call.query_type == Type::f16;
@@ -51,19 +53,22 @@ struct Plan {
   int64_t group;       // queries at a time
   int64_t workers;
   int64_t block;       // rows
+  int64_t samples;     // rows that a first threshold is taken from
   int64_t list_stride;
   QueryLayout layout;  // of a group
 };
 
-// Multiplications that a query path takes for each row; the few further instructions are counted as much.
-// Streaming: each query's products, and a tree of sums. Tiles: as many vectors of queries as there are, for each step
-// of the dimension, comparisons, and reading and widening the row.
+// What a row costs each way, in half cycles, of which a multiplication takes one. Streaming: for each query, its
+// products, each with a load or two, and about 16 for their sum. Tiles: a multiplication for each step of the dimension
+// and vector of queries, and two at least, as broadcasts take twice as long; about 8 to compare and keep a vector; and
+// what widening takes. Measured on Zen 5 (bench --crossover), where what is chosen takes at most a third longer than
+// the better.
 bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t dimension) {
   const int64_t parts = (dimension + search.stream_elements - 1) / search.stream_elements;
   const int64_t step = search.form == QueryForm::f32 ? 1 : search.form == QueryForm::bf16 ? 2 : 4;
   const int64_t vectors = (queries + search.lanes - 1) / search.lanes;
-  const int64_t streaming = queries * (parts + 6);
-  const int64_t tiles = vectors * ((dimension + step - 1) / step + 4) +
+  const int64_t streaming = queries * (2 * parts + 16);
+  const int64_t tiles = at_least(vectors, 2) * ((dimension + step - 1) / step + 8) +
                         (search.widened ? 3 * (dimension / search.lanes + 1) : 0);
   return streaming < tiles;
 }
@@ -88,7 +93,8 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   int64_t group = at_least(at_most(room, list_bytes / query_bytes), 1);
   if (group > panel) group = group / panel * panel;
   plan.group = at_most(group, call.query_count);
-  plan.streams = streaming_is_cheaper(search, plan.group, call.dimension);
+  plan.streams = call.path == Path::automatic ? streaming_is_cheaper(search, plan.group, call.dimension)
+                                              : call.path == Path::stream;
 
   const int64_t panels = (plan.group + panel - 1) / panel;
   plan.by_rows = plan.streams || panels < 2 * threads || call.rows >= threads * at_least(2048, 8 * plan.kept);
@@ -98,7 +104,10 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   if (plan.by_rows) block = at_most(block, call.rows / (4 * threads) + 1);
   plan.block = at_most((block + 23) / 24 * 24, call.rows);
   const int64_t blocks = (call.rows + plan.block - 1) / plan.block;
-  plan.workers = at_most(threads, plan.by_rows ? blocks : panels);
+  const double work = static_cast<double>(call.rows) * static_cast<double>(call.dimension * plan.group);
+  plan.workers = at_most(workers_for(parallel, work), plan.by_rows ? blocks : panels);
+  // Streaming takes rows as fast as memory gives them, whatever passes.
+  plan.samples = plan.by_rows && !plan.streams ? sample_size(plan.kept, call.rows, 1024) / sample_run * sample_run : 0;
   plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
   return plan;
 }
@@ -115,12 +124,14 @@ struct Worker {
 
 struct Memory {
   PackedQueries queries;
+  int32_t* shared;
   Worker* workers;
 };
 
 Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
   Memory memory;
   memory.queries = take_queries(plan.layout, arena);
+  memory.shared = arena.take<int32_t>(plan.group);
   memory.workers = arena.take<Worker>(plan.workers);
   const int64_t lanes = plan.search->lanes;
   const int64_t panel = lanes * plan.search->vectors;
@@ -129,6 +140,7 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
     Worker worker;
     worker.candidates.lists = arena.take<List<int32_t>>(lists);
     worker.candidates.thresholds = arena.take<float>(lists);
+    worker.candidates.shared = plan.by_rows ? memory.shared : nullptr;
     worker.keys = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.indices = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
@@ -140,24 +152,24 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
 }
 
 // Lists of `queries` queries, and of the lanes after the last, which nothing passes.
-void reset_lists(const Plan& plan, Worker& worker, int64_t queries, int64_t rows) {
-  const int64_t lanes = plan.search->lanes;
-  const int64_t padded = (queries + lanes - 1) / lanes * lanes;
-  for (int64_t q = 0; q < padded; ++q) {
+void reset_lists(const Plan& plan, Worker& worker, int64_t first, int64_t queries, int64_t rows) {
+  const int64_t lanes = plan.search->lanes, end = first + queries;
+  const int64_t padded = (end + lanes - 1) / lanes * lanes;
+  for (int64_t q = first; q < padded; ++q) {
     List<int32_t>& list = worker.candidates.lists[q];
-    const int64_t start = (q < queries ? q : 0) * plan.list_stride;
+    const int64_t start = (q < end ? q : 0) * plan.list_stride;
     reset(list, plan.kept, rows, worker.keys + start, worker.indices + start);
     worker.candidates.thresholds[q] = value_of(list.threshold);
-    if (q >= queries) {
+    if (q >= end) {
       list.threshold = INT32_MAX;
       worker.candidates.thresholds[q] = INFINITY;
     }
   }
 }
 
-Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, Worker& worker) {
+Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t rows, Worker& worker) {
   Block block;
-  block.count = at_most(plan.block, call.rows - first);
+  block.count = at_most(rows, call.rows - first);
   block.dimension = call.dimension;
   block.first = static_cast<int32_t>(first);
   block.scales = call.scales == nullptr ? nullptr : call.scales + first;
@@ -168,6 +180,24 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, Worker&
     block.rows = worker.widened;
   }
   return block;
+}
+
+// A threshold for each query of a panel, from rows spread over the database: with it, a database in order is no worse
+// than another.
+void draw_sample(const Plan& plan, const FusedSearch& call, const Memory& memory, const Panel& panel, Worker& worker) {
+  Candidates& candidates = worker.candidates;
+  reset_lists(plan, worker, panel.first, panel.queries, call.rows);
+  int32_t* const shared = candidates.shared;
+  candidates.shared = nullptr;
+  for (int64_t at = 0; at < plan.samples; at += sample_run) {
+    const int64_t first = spread(at, plan.samples, call.rows, sample_run);
+    plan.search->tile(block_at(plan, call, first, sample_run, worker), panel, candidates);
+  }
+  candidates.shared = shared;
+  for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
+    plan.base->use_as_sample(candidates.lists[q]);
+    memory.shared[q] = candidates.lists[q].threshold;
+  }
 }
 
 // A key and an index as one number: greater is better, and of equal keys the lower index is.
@@ -184,7 +214,7 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
   int64_t found = 0;
   for (int64_t w = 0; w < count; ++w) {
     List<int32_t>& list = workers[w].candidates.lists[place];
-    plan.base->compact(list, 0);
+    plan.base->compact(list, 0, 0);
     for (int32_t i = 0; i < list.count; ++i) best[found++] = ranked(list.keys[i], list.indices[i]);
     if (found > plan.kept) {
       std::nth_element(best, best + plan.kept - 1, best + found, std::greater<uint64_t>());
@@ -201,7 +231,8 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
       best[i] = ranked(key_of<int32_t>(score), index);
     }
   }
-  std::partial_sort(best, best + call.k, best + found, std::greater<uint64_t>());
+  if (found > 2 * call.k) std::nth_element(best, best + call.k - 1, best + found, std::greater<uint64_t>());
+  std::sort(best, best + (found > 2 * call.k ? call.k : found), std::greater<uint64_t>());
   for (int64_t i = 0; i < call.k; ++i) {
     const float score = value_of(key_of_ranked(best[i]));
     call.values[query * call.k + i] = call.metric == Metric::l2 ? 0 - score : score;
@@ -224,12 +255,25 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
   }
   const BlockRoutine routine = plan.streams ? plan.search->stream : plan.search->tile;
   if (plan.by_rows) {
+    std::fill(memory.shared, memory.shared + queries, lowest_key<int32_t>());
+    if (plan.samples > 0) {
+      std::atomic<int64_t> drawn{0};
+      auto draw = [&](int w) {
+        for (int64_t p; (p = drawn.fetch_add(1, std::memory_order_relaxed)) < panels;) {
+          draw_sample(plan, call, memory, panel_at(plan.layout, packed, queries, p), memory.workers[w]);
+        }
+      };
+      for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), draw);
+    }
     std::atomic<int64_t> next{0};
     auto work = [&](int w) {
       Worker& worker = memory.workers[w];
-      reset_lists(plan, worker, queries, call.rows);
+      reset_lists(plan, worker, 0, queries, call.rows);
       for (int64_t first; (first = next.fetch_add(plan.block, std::memory_order_relaxed)) < call.rows;) {
-        const Block block = block_at(plan, call, first, worker);
+        const Block block = block_at(plan, call, first, plan.block, worker);
+        if (worker.candidates.shared != nullptr) {
+          for (int32_t q = 0; q < queries; ++q) share_threshold(worker.candidates, q);
+        }
         for (int64_t p = 0; p < panels; ++p) {
           routine(block, panel_at(plan.layout, packed, queries, p), worker.candidates);
         }
@@ -252,9 +296,9 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
       Panel panel = panel_at(plan.layout, packed, queries, p);
       const int64_t start = panel.first, count = panel_queries(plan.layout, queries, p);
       panel.first = 0;
-      reset_lists(plan, worker, count, call.rows);
+      reset_lists(plan, worker, 0, count, call.rows);
       for (int64_t first = 0; first < call.rows; first += plan.block) {
-        routine(block_at(plan, call, first, worker), panel, worker.candidates);
+        routine(block_at(plan, call, first, plan.block, worker), panel, worker.candidates);
       }
       for (int64_t q = 0; q < count; ++q) {
         finish_query(plan, call, &worker, 1, q, first_query + start + q, worker);

@@ -8,9 +8,6 @@
 namespace xlann {
 namespace {
 
-// Fewer elements are not worth a task of their own.
-constexpr int64_t least_part = 16384;
-
 bool valid(const SelectK& call) {
   return call.type != Type::s8 && call.rows >= 0 && call.columns >= 1 && call.columns <= INT32_MAX && call.k >= 1 &&
          call.k <= call.columns && call.rows <= INT64_MAX / 64 / call.columns;
@@ -28,9 +25,9 @@ struct Plan {
 Plan plan_of(const SelectK& call, const Parallel& parallel) {
   Plan plan;
   plan.base = routines(call.instruction_set);
-  const int64_t threads = at_least(parallel.threads, 1);
+  const int64_t threads = workers_for(parallel, static_cast<double>(call.rows) * static_cast<double>(call.columns));
   // Parts are merged from k candidates each: they should be much longer.
-  const int64_t least = at_least(least_part, 8 * call.k);
+  const int64_t least = at_least(at_most(parallel.least_work, 16384), 8 * call.k);
   int64_t parts = 1;
   if (threads > 1 && call.rows < 4 * threads && call.rows > 0) {
     parts = at_least(at_most(4 * threads / call.rows, call.columns / least), 1);
@@ -79,8 +76,8 @@ Memory<Key> lay_out(const Plan& plan, const SelectK& call, Arena& arena) {
   return memory;
 }
 
-void compact(const Routines& base, List<int32_t>& list) { base.compact(list, 0); }
-void compact(const Routines& base, List<int64_t>& list) { base.compact_wide(list, 0); }
+void compact(const Routines& base, List<int32_t>& list) { base.compact(list, 0, 0); }
+void compact(const Routines& base, List<int64_t>& list) { base.compact_wide(list, 0, 0); }
 
 // The best k of row[begin, end), or all; their number.
 template <class Key>

@@ -17,7 +17,10 @@
 // The instruction set is chosen for what follows, not for the whole file: functions of the standard library that other
 // files use too must not be compiled for it.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512bf16,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"))), apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512bf16," \
+                          "avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"))), \
+    apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512bf16,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt")
 #endif
@@ -66,8 +69,13 @@ struct StreamBf16 {
 }  // namespace avx512_bf16
 
 extern const SearchRoutines avx512_bf16_search;
-const SearchRoutines avx512_bf16_search = {
-    avx512_bf16::tile_of<avx512_bf16::MultiplyBf16>, QueryForm::bf16, false, avx512_bf16::F32::lanes, avx512_bf16::tile_vectors, avx512_bf16::stream<avx512_bf16::StreamBf16>, avx512_bf16::StreamBf16::step};
+const SearchRoutines avx512_bf16_search = {avx512_bf16::tile_of<avx512_bf16::MultiplyBf16>,
+                                          QueryForm::bf16,
+                                          false,
+                                          avx512_bf16::F32::lanes,
+                                          avx512_bf16::tile_vectors,
+                                          avx512_bf16::stream<avx512_bf16::StreamBf16>,
+                                          avx512_bf16::StreamBf16::step};
 }  // namespace xlann
 
 #if defined(__clang__)

@@ -17,7 +17,10 @@
 // The instruction set is chosen for what follows, not for the whole file: functions of the standard library that other
 // files use too must not be compiled for it.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"))), apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni," \
+                          "avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"))), \
+    apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt")
 #endif
@@ -35,52 +38,58 @@ inline __m512i unsigned_of(__m512i x) { return _mm512_xor_si512(x, _mm512_set1_e
 
 struct MultiplyS8 {
   using Element = int8_t;
-  using Accumulator = __m512i;
+  using Accumulator = F32::Keys;  // of __m512i, GCC 12 stores each sum in each step
   using Operand = __m512i;
   static constexpr int step = 4;
-  static Accumulator start(const Panel& panel, int v) { return _mm512_loadu_si512(panel.offsets + v * F32::lanes); }
+  static Accumulator start(const Panel& panel, int v) { return read<F32::Keys>(panel.offsets + v * F32::lanes); }
   static Operand row(const int8_t* p) { return unsigned_of(_mm512_set1_epi32(read<int32_t>(p))); }
   // What is added to the missing elements meets zeros of the queries.
   static Operand row_part(const int8_t* p, int count) {
-    int32_t four = 0;
-    std::memcpy(&four, p, static_cast<size_t>(count));
+    int32_t four = static_cast<uint8_t>(p[0]);
+    if (count > 1) four |= int32_t{static_cast<uint8_t>(p[1])} << 8;
+    if (count > 2) four |= int32_t{static_cast<uint8_t>(p[2])} << 16;
     return unsigned_of(_mm512_set1_epi32(four));
   }
   static Operand queries(const void* packed, int64_t vector) {
     return _mm512_loadu_si512(static_cast<const char*>(packed) + vector * 64);
   }
   static Accumulator multiply(Operand row, Operand queries, Accumulator sum) {
-    return _mm512_dpbusd_epi32(sum, row, queries);
+    return (F32::Keys)_mm512_dpbusd_epi32((__m512i)sum, row, queries);
   }
-  static F32::Vector score(Accumulator sum) { return _mm512_cvtepi32_ps(sum); }
+  static F32::Vector score(Accumulator sum) { return _mm512_cvtepi32_ps((__m512i)sum); }
 };
 
 struct StreamS8 {
   using Element = int8_t;
   using Query = int8_t;
-  using Accumulator = __m512i;
+  using Accumulator = F32::Keys;
   using Operand = __m512i;
   static constexpr int step = 64;
-  static Accumulator zero() { return _mm512_setzero_si512(); }
+  static Accumulator zero() { return Accumulator{}; }
   static Operand row(const int8_t* p) { return unsigned_of(_mm512_loadu_si512(p)); }
   static Operand row_part(const int8_t* p, int64_t count) {
     return unsigned_of(_mm512_maskz_loadu_epi8((__mmask64{1} << count) - 1, p));
   }
   static Operand query(const int8_t* p) { return _mm512_loadu_si512(p); }
   static Accumulator multiply(Operand row, Operand query, Accumulator sum) {
-    return _mm512_dpbusd_epi32(sum, row, query);
+    return (Accumulator)_mm512_dpbusd_epi32((__m512i)sum, row, query);
   }
   static void sums(const Accumulator* four, const int32_t* offsets, float* to) {
-    int32_t sums[4];
-    for (int i = 0; i < 4; ++i) sums[i] = offsets[i] + _mm512_reduce_add_epi32(four[i]);
-    for (int i = 0; i < 4; ++i) to[i] = static_cast<float>(sums[i]);
+    const __m128i start = _mm_loadu_si128((const __m128i*)offsets);
+    const __m128i sum = F32::sums(four[0], four[1], four[2], four[3]);
+    _mm_storeu_ps(to, _mm_cvtepi32_ps(_mm_add_epi32(start, sum)));
   }
 };
 }  // namespace avx512_vnni
 
 extern const SearchRoutines avx512_vnni_search;
-const SearchRoutines avx512_vnni_search = {
-    avx512_vnni::tile_of<avx512_vnni::MultiplyS8>, QueryForm::s8, false, avx512_vnni::F32::lanes, avx512_vnni::tile_vectors, avx512_vnni::stream<avx512_vnni::StreamS8>, avx512_vnni::StreamS8::step};
+const SearchRoutines avx512_vnni_search = {avx512_vnni::tile_of<avx512_vnni::MultiplyS8>,
+                                          QueryForm::s8,
+                                          false,
+                                          avx512_vnni::F32::lanes,
+                                          avx512_vnni::tile_vectors,
+                                          avx512_vnni::stream<avx512_vnni::StreamS8>,
+                                          avx512_vnni::StreamS8::step};
 }  // namespace xlann
 
 #if defined(__clang__)

@@ -9,6 +9,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 #include "../kernels/convert.h"
 #include "../kernels/kernels.h"
 
@@ -39,6 +43,7 @@ inline void run_on_threads(void*, int tasks, void (*task)(void*, int), void* arg
 inline Parallel on_threads(int count) {
   Parallel parallel;
   parallel.threads = count;
+  parallel.least_work = 1;
   parallel.run = count > 1 ? run_on_threads : nullptr;
   return parallel;
 }
@@ -145,6 +150,24 @@ class Scratch {
  private:
   size_t bytes_;
   void* memory_;
+};
+
+// The mode in which XLA's threads are: subnormal numbers are taken for 0. It has to be the same afterwards.
+class FlushedSubnormals {
+ public:
+#if defined(__x86_64__)
+  FlushedSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(flushed); }
+  ~FlushedSubnormals() {
+    if ((_mm_getcsr() & ~0x3fu) != flushed) std::abort();
+    _mm_setcsr(before_);
+  }
+
+ private:
+  static constexpr unsigned flushed = 0x9fc0;
+  unsigned before_;
+#else
+  FlushedSubnormals() {}
+#endif
 };
 
 #define CHECK(condition, ...)                                          \

@@ -47,7 +47,10 @@ void check(Numbers& numbers, const Case& c, const char* what) {
       call.instruction_set = set;
       const Parallel parallel = on_threads(threads);
       Scratch scratch(select_k_scratch(call, parallel));
-      CHECK(select_k(call, scratch.data(), scratch.bytes(), parallel) == Status::ok, "%s", what);
+      {
+        const FlushedSubnormals mode;
+        CHECK(select_k(call, scratch.data(), scratch.bytes(), parallel) == Status::ok, "%s", what);
+      }
       for (int64_t row = 0; row < c.rows; ++row) {
         for (int64_t i = 0; i < c.k; ++i) {
           const int32_t index = indices[static_cast<size_t>(row * c.k + i)];
