@@ -415,7 +415,7 @@ fn every_form_searches_batches() {
                 let arguments = vec![stack(&rows, axis as usize)];
                 for results in in_form(&batched, form, &[arguments]).concat() {
                     let context = format!("{form:?} of {batched}");
-                    let sorted = aggregate_to_topk || form != Some(Form::TwoStage);
+                    let sorted = aggregate_to_topk || matches!(form, Some(Form::Sort | Form::Blocks));
                     assert_valid(&stack(&rows, 0), &results, min, sorted, &context);
                 }
             }
