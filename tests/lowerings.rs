@@ -378,5 +378,40 @@ fn an_override_that_leaves_xla_less_than_k_still_lowers() {
             lowered.function
         );
         assert_valid(&operand[0], &lowered.function.eval(&operand).unwrap(), false, true, "native");
+#[test]
+fn the_policy_takes_no_form_that_the_target_lacks() {
+    let of = |forms, dims: &[usize], dtype, target| {
+        let function = top_k(&Shape::new(dtype, dims), 5, true, &aim(target));
+        let capabilities = Capabilities { forms, ..gpu::CAPABILITIES };
+        lower(&function, &capabilities, &Options::default()).map(|lowered| lowered.choices[0].clone())
+    };
+    // Rows that would be sorted in one go, and rows with few elements for each result.
+    for dims in [&[2, 1000][..], &[2, 6]] {
+        let choice = of(&[Form::Blocks], dims, DType::F32, 1.0).unwrap();
+        assert_eq!(choice.form, Form::Blocks, "{choice}");
+    }
+    let choice = of(&[Form::TwoStage], &[2, 6], DType::F32, 0.95).unwrap();
+    assert!(choice.to_string().ends_with("two-stage (the only form that is left)"), "{choice}");
+    for forms in [&[][..], &[Form::Native]] {
+        assert_eq!(
+            of(forms, &[2, 1000], DType::F64, 0.95).unwrap_err().to_string(),
+            "approx_min_k: not available on target gpu: it has no form that takes approx_min_k f64[2,1000] k=5"
+        );
+    }
+}
+
+#[test]
+fn the_reason_for_a_sort_is_the_targets() {
+    let reason = |capabilities, dims: &[usize]| {
+        choice(capabilities, &top_k(&Shape::new(DType::F32, dims), 10, true, &aim(1.0)), &Options::default())
+            .reason
+    };
+    assert_eq!(reason(TARGETS[2], &[128, 100_000]), "exact; no other such form pays on this target");
+    assert_eq!(
+        reason(TARGETS[0], &[128, 500]),
+        "50 elements for each result, too few for another form; exact"
+    );
+}
+
     }
 }
