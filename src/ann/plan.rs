@@ -71,8 +71,7 @@ impl Plan {
 pub fn plan(target: &Target, metric: Metric, database: &Shape, options: &SearchOptions) -> Result<Plan> {
     let capabilities = target.platform().capabilities;
     let database = database.with_dtype(capabilities.search_dtype(database.dtype()));
-    let mut options = options.clone();
-    options.score_budget.get_or_insert(capabilities.score_budget);
+    let options = options.clone().suited_to(capabilities);
     let forms = lower::Options { approx_top_k: options.form };
     let function = |devices| sharded_search_function(metric, &database, options.batch, devices, &options);
     let (function, devices, memory, costs) = if target.description().is_some() {

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ann::function::{check_options, norms_function, score_dtype, sharded_search_function};
+use crate::ann::function::{check_options, norms_function, score_dtype, sharded_search_function, widened};
 use crate::ann::metric::Metric;
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
 use crate::graph::{Function, Tensor};
-use crate::lower::{self, Choice, Form};
+use crate::lower::{self, Capabilities, Choice, Form};
 use crate::pjrt::{Buffer, Executable, HostMemory};
 use crate::{Array, DType, Error, Result, Session, Shape};
 
@@ -38,6 +38,10 @@ pub struct SearchOptions {
     /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
     /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
     pub squared_distances: bool,
+    /// What the width of the database is padded to a multiple of, with zeros, where true squared distances are
+    /// computed, for which rows are gathered. Default: what suits the target
+    /// ([`Capabilities::width_multiple`](crate::lower::Capabilities::width_multiple)); for no target, nothing is padded.
+    pub width_multiple: Option<usize>,
     /// Where the neighbours that several devices found are put together. Default: on the devices.
     pub aggregation: Aggregation,
     /// The form of the approximate top-k; by default, the target's policy chooses.
@@ -61,11 +65,48 @@ impl SearchOptions {
             squared_distances: true,
             aggregation: Aggregation::default(),
             form: None,
+            width_multiple: None,
         }
     }
 }
 
 /// Where the neighbours that several devices found are put together.
+
+    /// With what is left to the target as it suits that one.
+    ///
+    /// ```
+    /// use xlann::ann::SearchOptions;
+    /// use xlann::target::tpu;
+    ///
+    /// let options = SearchOptions { score_budget: Some(1 << 30), ..SearchOptions::new(10) };
+    /// let options = options.suited_to(&tpu::CAPABILITIES);
+    /// assert_eq!((options.score_budget, options.width_multiple), (Some(1 << 30), Some(128)));
+    /// ```
+    #[must_use]
+    pub fn suited_to(self, capabilities: &Capabilities) -> SearchOptions {
+        SearchOptions {
+            score_budget: self.score_budget.or(Some(capabilities.score_budget)),
+            width_multiple: self.width_multiple.or(Some(capabilities.width_multiple)),
+            ..self
+        }
+    }
+
+    /// Whether distances are computed anew for the neighbours found.
+    pub(super) fn refines(&self, metric: Metric) -> bool {
+        metric == Metric::L2 && self.squared_distances
+    }
+
+    /// The shape in which a database is searched.
+    pub(super) fn stored(&self, metric: Metric, database: &Shape) -> Shape {
+        let (rows, width) = (database.dims()[0], database.dims()[1]);
+        match self.width_multiple {
+            Some(multiple) if self.refines(metric) => {
+                // What passes the address space is refused as a shape.
+                database.with_dims([rows, width.checked_next_multiple_of(multiple).unwrap_or(usize::MAX)])
+            }
+            _ => database.clone(),
+        }
+    }
 ///
 /// ```
 /// use xlann::ann::{Aggregation, SearchOptions};
@@ -197,9 +238,10 @@ impl Searcher {
         devices: usize,
         database: impl Into<MappedArray>,
         metric: Metric,
-        mut options: SearchOptions,
+        options: SearchOptions,
     ) -> Result<Searcher> {
-        options.score_budget.get_or_insert(session.platform().capabilities.score_budget);
+        let capabilities = session.platform().capabilities;
+        let options = options.suited_to(capabilities);
         let database = database.into();
         let given = database.shape();
         check_options(given, &options)?;
@@ -209,9 +251,9 @@ impl Searcher {
             let expected = format!("at most {}, as many as the session has", there.len());
             return Err(Error::argument("search", "devices", expected, devices));
         }
-        let dtype = session.platform().capabilities.search_dtype(given.dtype());
-        let shape = given.with_dtype(dtype);
-        let norms = norms_function(metric, &sharding.shapes(&shape)[0])?;
+        let shape = given.with_dtype(capabilities.search_dtype(given.dtype()));
+        let stored = options.stored(metric, &shape);
+        let norms = norms_function(metric, &sharding.shapes(&stored)[0])?;
         let mut searcher = Searcher {
             session: session.clone(),
             metric,
@@ -233,9 +275,10 @@ impl Searcher {
             };
             searcher.arguments.push(rows.into_iter().map(upload).collect::<Result<_>>()?);
         }
-        if dtype != given.dtype() {
+        if *given != stored {
             let convert = Function::trace("convert", &sharding.shapes(given), |x| {
-                x.iter().map(|rows| rows.convert(dtype)).collect::<Result<Vec<Tensor>>>()
+                let convert = |rows: &Tensor| widened(&rows.convert(stored.dtype())?, stored.dims()[1]);
+                x.iter().map(convert).collect::<Result<Vec<Tensor>>>()
             })?;
             searcher.arguments = searcher.run(&convert)?;
         }
@@ -383,8 +426,9 @@ impl Searcher {
         let bytes = |shapes: Vec<Shape>| shapes.iter().map(|shape| shape.byte_count() as u64).sum::<u64>();
         let uploaded = bytes(self.sharding.shapes(given));
         let mut made = norms.map_or(0, |norms| bytes(norms.result_shapes()));
-        if *given != self.database {
-            made += bytes(self.sharding.shapes(&self.database));
+        let stored = self.options.stored(self.metric, &self.database);
+        if *given != stored {
+            made += bytes(self.sharding.shapes(&stored));
         }
         let read_in_place = self.devices() == 1;
         self.session.client().check_room(&format!("{given}"), self.devices(), uploaded, made, read_in_place)

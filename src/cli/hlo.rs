@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use xlann::ann::{SearchOptions, search_function};
+use xlann::ann::search_function;
 use xlann::lower::{Capabilities, Choice};
 use xlann::pjrt::{self, Compiled};
 use xlann::target::{Target, compile_for};
@@ -75,8 +75,7 @@ impl Program {
                     count > 0 && width == database_width,
                     "--queries-shape must be 1 or more of width {database_width}, as the database, got {queries}"
                 );
-                let score_budget = Some(capabilities.score_budget);
-                let options = SearchOptions { score_budget, ..arguments.options() };
+                let options = arguments.options().suited_to(capabilities);
                 let function = search_function(arguments.metric(), &database, count, &options)?;
                 Ok((function, lower::Options { approx_top_k: options.form }))
             }

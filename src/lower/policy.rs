@@ -138,6 +138,9 @@ impl Capabilities {
     ///
     /// ```
     /// use xlann::DType;
+    /// What the width of a database is padded to a multiple of where its rows are gathered: of another width, the
+    /// compiler would copy the whole of it for every batch, so that a row's elements are stored next to each other.
+    pub width_multiple: usize,
     /// use xlann::target::cpu;
     ///
     /// assert_eq!(cpu::CAPABILITIES.search_dtype(DType::F64), DType::F64);

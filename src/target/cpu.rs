@@ -52,6 +52,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     searched: &[DType::F32, DType::F64],
     // They stay in the processor's cache.
     score_budget: 16 << 20,
+    width_multiple: 1,
 };
 
 /// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.

@@ -60,6 +60,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     searched: &[DType::F16, DType::BF16, DType::F32, DType::F64],
     // A small part of the memory, and enough for the matrix product to take its time.
     score_budget: 1 << 30,
+    width_multiple: 1,
 };
 
 /// A GPU as XLA's compiler sees it, in the fields of its `GpuDeviceInfoProto`.

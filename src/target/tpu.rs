@@ -104,6 +104,8 @@ pub struct Generation {
     pub name: &'static str,
     /// The memory of each device in bytes, of which libtpu keeps some hundred MiB for itself.
     pub device_memory: u64,
+    // libtpu stores a matrix of another width by columns, which wastes less, and gathers rows of one stored by rows.
+    width_multiple: 128,
     /// How many devices a chip is.
     pub devices_per_chip: usize,
     /// What chips are put together to, the smallest first.
