@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use xlann::ann::{Metric, SearchOptions, max_inner_product, search_function};
 use xlann::hlo::HloModuleProto;
 use xlann::hlo::proto::{HloComputationProto, HloInstructionProto};
-use xlann::lower::{Choice, Form, Options};
-use xlann::target::{Compiler, Target};
+use xlann::lower::{Choice, Form, Options, lower};
+use xlann::pjrt::Compiled;
+use xlann::target::{Compiler, Target, gpu, tpu};
 use xlann::{ApproxTopKOptions, DType, Function, Shape};
 
 const TPUS: [&str; 4] = ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"];
@@ -51,7 +52,10 @@ fn optimized(compiler: &Compiler, function: &Function, options: &Options) -> (Hl
 }
 
 fn optimal_seconds(compiler: &Compiler, function: &Function, options: &Options) -> f64 {
-    let (compiled, _) = compiler.compile(function, options, 1).unwrap();
+    estimate(&compiler.compile(function, options, 1).unwrap().0)
+}
+
+fn estimate(compiled: &Compiled) -> f64 {
     let costs = compiled.cost_analysis().unwrap();
     let (_, seconds) = costs.iter().find(|(name, _)| name == "optimal_seconds").unwrap();
     seconds.to_string().parse().unwrap()
@@ -65,14 +69,22 @@ fn opcodes(computations: &HashMap<i64, &HloComputationProto>, id: i64) -> Vec<St
     inner.chain(instructions.iter().map(|instruction| instruction.opcode.clone())).collect()
 }
 
-/// The computation with a partial reduction, if there is one: the opcodes in it and in those that it calls.
-fn partial_reduction(module: &HloModuleProto) -> Option<Vec<String>> {
-    let computations: HashMap<i64, _> = module.computations.iter().map(|c| (c.id, c)).collect();
+/// The computation with a partial reduction, if there is one.
+fn partial_reduction(module: &HloModuleProto) -> Option<&HloComputationProto> {
     let reduces = |i: &HloInstructionProto| i.custom_call_target == "PartialReduce";
     let mut found = module.computations.iter().filter(|c| c.instructions.iter().any(reduces));
     let computation = found.next()?;
     assert!(found.next().is_none(), "{module}");
-    Some(opcodes(&computations, computation.id))
+    Some(computation)
+}
+
+/// Whether the partial reduction is in one fusion with the matrix product.
+fn is_fused(module: &HloModuleProto) -> bool {
+    let computations: HashMap<i64, _> = module.computations.iter().map(|c| (c.id, c)).collect();
+    let Some(reduction) = partial_reduction(module) else { panic!("{module}") };
+    let product = |opcode: &String| opcode == "convolution" || opcode == "dot";
+    // The entry calls all there is.
+    reduction.id != module.entry_computation_id && opcodes(&computations, reduction.id).iter().any(product)
 }
 
 /// How many elements each sort of a module sorts at a time, and each custom call that sorts.
@@ -105,13 +117,60 @@ fn partial_reductions_are_fused_with_the_matrix_product_on_every_tpu() {
             for function in [&inner_products, &distances] {
                 let (module, choice) = optimized(&compiler, function, &Options::default());
                 assert_eq!(choice.form, Form::NativeTight);
-                let opcodes = partial_reduction(&module).unwrap_or_else(|| panic!("{module}"));
-                let product = |opcode: &String| opcode == "convolution" || opcode == "dot";
-                assert!(opcodes.iter().any(product), "{dtype} for {tpu}: {module}");
+                assert!(is_fused(&module), "{dtype} for {tpu}: {module}");
                 assert_eq!(sorts(&module), [128], "{dtype} for {tpu}");
             }
         }
     }
+}
+
+#[test]
+fn partial_reductions_beside_a_matrix_product_are_told_from_fused_ones() {
+    let before = lower(&mips(DType::F32, 64, 100_000), &tpu::CAPABILITIES, &Options::default()).unwrap();
+    assert!(!is_fused(&before.module));
+    let shapes = [[64, 100_000], [64, 128], [128, 256]].map(|dims| Shape::new(DType::F32, dims));
+    let beside = Function::trace("beside", &shapes, |x| {
+        let (values, indices) = x[0].approx_max_k(10, &aim(0.95))?;
+        Ok((values, indices, x[1].dot(&x[2])?))
+    });
+    let Some(compiler) = compiler("tpu:v5e:2x2") else { return };
+    let (module, choice) = optimized(&compiler, &beside.unwrap(), &Options::default());
+    assert_eq!(choice.form, Form::NativeTight);
+    assert!(!is_fused(&module), "{module}");
+}
+
+#[test]
+fn no_search_copies_the_database() {
+    println!("TPU metric dtype width: estimate in seconds, temporaries and arguments in MiB");
+    for tpu in TPUS {
+        let Some(compiler) = compiler(&format!("tpu:{tpu}")) else { return };
+        for (dtype, width) in [
+            (DType::F32, 96),
+            (DType::F32, 128),
+            (DType::F32, 200),
+            (DType::BF16, 64),
+            (DType::BF16, 100),
+            (DType::BF16, 768),
+        ] {
+            for metric in [Metric::InnerProduct, Metric::L2] {
+                let database = Shape::new(dtype, [1_000_000, width]);
+                let options = SearchOptions::new(10).suited_to(&tpu::CAPABILITIES);
+                let search = search_function(metric, &database, 128, &options).unwrap();
+                let (compiled, _) = compiler.compile(&search, &Options::default(), 1).unwrap();
+                let memory = compiled.memory().unwrap();
+                let mib = [memory.temporaries, memory.arguments].map(|bytes| bytes as f64 / (1 << 20) as f64);
+                let seconds = estimate(&compiled);
+                println!("{tpu} {metric} {dtype} {width}: {seconds:.6e} {mib:.1?}");
+                assert!(memory.temporaries < database.byte_count() as i64 / 20, "{memory:?} of {search}");
+            }
+        }
+    }
+    // The memory tells.
+    let Some(compiler) = compiler("tpu:v6e:2x2") else { return };
+    let database = Shape::new(DType::F32, [1_000_000, 96]);
+    let search = search_function(Metric::L2, &database, 128, &SearchOptions::new(10)).unwrap();
+    let (compiled, _) = compiler.compile(&search, &Options::default(), 1).unwrap();
+    assert!(compiled.memory().unwrap().temporaries > database.byte_count() as i64);
 }
 
 #[test]
