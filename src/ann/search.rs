@@ -26,6 +26,9 @@ pub struct SearchOptions {
     /// The number of neighbours for each query.
     pub k: usize,
     /// The share of the true neighbours that is expected among those found, in (0, 1]. Default: 0.95.
+    ///
+    /// On a TPU this does not hold for more than 128 neighbours (for each device) that are stored side by side: see
+    /// [`Form::Native`].
     pub recall_target: f32,
     /// How many queries are answered at once, at most. Default: 128.
     pub batch: usize,
@@ -35,13 +38,13 @@ pub struct SearchOptions {
     /// target ([`Capabilities::score_budget`](crate::lower::Capabilities::score_budget)); a function that is made
     /// for no target searches the whole at once.
     pub score_budget: Option<usize>,
-    /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
-    /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
-    pub squared_distances: bool,
     /// What the width of the database is padded to a multiple of, with zeros, where true squared distances are
     /// computed, for which rows are gathered. Default: what suits the target
     /// ([`Capabilities::width_multiple`](crate::lower::Capabilities::width_multiple)); for no target, nothing is padded.
     pub width_multiple: Option<usize>,
+    /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
+    /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
+    pub squared_distances: bool,
     /// Where the neighbours that several devices found are put together. Default: on the devices.
     pub aggregation: Aggregation,
     /// The form of the approximate top-k; by default, the target's policy chooses.
@@ -62,15 +65,12 @@ impl SearchOptions {
             recall_target: 0.95,
             batch: 128,
             score_budget: None,
+            width_multiple: None,
             squared_distances: true,
             aggregation: Aggregation::default(),
             form: None,
-            width_multiple: None,
         }
     }
-}
-
-/// Where the neighbours that several devices found are put together.
 
     /// With what is left to the target as it suits that one.
     ///
@@ -107,6 +107,9 @@ impl SearchOptions {
             _ => database.clone(),
         }
     }
+}
+
+/// Where the neighbours that several devices found are put together.
 ///
 /// ```
 /// use xlann::ann::{Aggregation, SearchOptions};
