@@ -225,23 +225,34 @@ fn native_forms_compile_for_any_shape_direction_and_dimension() {
 
 #[test]
 fn the_tighter_reduction_pays_by_the_estimates() {
-    println!("TPU dtype queries k recall_target: XLA's size, the tighter one");
+    println!("TPU function: XLA's size, the tighter one");
+    let search = |dtype, queries, rows, k, target| {
+        let shapes = [Shape::new(dtype, [queries, 128]), Shape::new(dtype, [rows, 128])];
+        Function::trace("mips", &shapes, |x| max_inner_product(&x[0], &x[1], k, &aim(target))).unwrap()
+    };
+    let functions = [
+        search(DType::F32, 128, 1_000_000, 10, 0.95),
+        search(DType::BF16, 1024, 1_000_000, 10, 0.95),
+        search(DType::F32, 16, 1_000_000, 10, 0.95),
+        search(DType::BF16, 128, 1_000_000, 100, 0.95),
+        search(DType::BF16, 128, 1_000_000, 300, 0.95),
+        search(DType::F32, 64, 1_000_000, 1000, 0.9),
+        search(DType::F32, 128, 100_000, 10, 0.95),
+        search(DType::BF16, 32, 10_000_000, 10, 0.95),
+        top_k(DType::F32, &[128, 100_000], 100, true, &aim(0.95)),
+        // Of a vector, each chunk has 1024 elements.
+        top_k(DType::F32, &[1_000_000], 100, false, &aim(0.95)),
+        top_k(DType::BF16, &[10_000_000], 200, true, &aim(0.95)),
+    ];
     for tpu in TPUS {
         let Some(compiler) = compiler(&format!("tpu:{tpu}")) else { return };
-        for (dtype, queries, k, target) in [
-            (DType::F32, 128, 10, 0.95),
-            (DType::BF16, 1024, 10, 0.95),
-            (DType::F32, 16, 10, 0.95),
-            (DType::BF16, 128, 100, 0.95),
-        ] {
-            let shapes = [Shape::new(dtype, [queries, 128]), Shape::new(dtype, [1_000_000, 128])];
-            let search =
-                Function::trace("mips", &shapes, |x| max_inner_product(&x[0], &x[1], k, &aim(target)))
-                    .unwrap();
+        for function in &functions {
             let [xla, tight] = [Form::Native, Form::NativeTight]
-                .map(|form| optimal_seconds(&compiler, &search, &asked(form)));
-            println!("{tpu} {dtype} {queries} {k} {target}: {xla:.6e} {tight:.6e}");
-            assert!(tight > 0.0 && tight < xla, "{tight} and {xla} on {tpu}");
+                .map(|form| optimal_seconds(&compiler, function, &asked(form)));
+            let choice = lower(function, &tpu::CAPABILITIES, &Options::default()).unwrap().choices.remove(0);
+            println!("{tpu} {choice}: {xla:.6e} {tight:.6e} {:.1} %", (1.0 - tight / xla) * 100.0);
+            assert_eq!(choice.form, Form::NativeTight, "{choice}");
+            assert!(tight > 0.0 && tight < xla, "{tight} and {xla} on {tpu}: {choice}");
         }
     }
 }
