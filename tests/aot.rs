@@ -346,12 +346,34 @@ fn no_gpu_sorts_all_for_exact_results() {
 fn every_lowering_compiles_for_every_gpu() {
     for gpu in ["h100", "h200", "a100"] {
         let Some(compiler) = compiler(&format!("gpu:{gpu}")) else { return };
-        for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
-            let function = top_k(dtype, &[16, 20_000], 10, true, &aim(0.95));
+        for (dtype, min) in [
+            (DType::F16, true),
+            (DType::BF16, false),
+            (DType::F32, false),
+            (DType::F32, true),
+            (DType::F64, true),
+        ] {
+            let function = top_k(dtype, &[16, 20_000], 10, min, &aim(0.95));
             for form in [Form::Sort, Form::TwoStage, Form::Blocks] {
                 let (_, choice) = optimized(&compiler, &function, &asked(form));
                 assert_eq!(choice.form, form);
             }
+        }
+    }
+}
+
+#[test]
+fn no_gpu_sorts_all_for_a_search() {
+    let Some(compiler) = compiler("gpu:h100") else { return };
+    println!("metric dtype k: lowering, sorted sizes");
+    for metric in Metric::ALL {
+        for (dtype, k) in [(DType::F32, 10), (DType::F32, 100), (DType::BF16, 100)] {
+            let database = Shape::new(dtype, [100_000, 96]);
+            let options = SearchOptions::new(k).suited_to(&gpu::CAPABILITIES);
+            let search = search_function(metric, &database, 128, &options).unwrap();
+            let (module, choice) = optimized(&compiler, &search, &Options::default());
+            println!("{metric} {dtype} {k}: {} {:?}", choice.form, sorts(&module));
+            assert!(sorts(&module).iter().all(|&sorted| sorted < 25_000), "{choice}: {module}");
         }
     }
 }

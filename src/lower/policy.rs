@@ -42,7 +42,9 @@ pub enum Form {
     /// best elements lie in the k blocks with the best maxima.
     ///
     /// It has no place for operands that are carried along
-    /// ([`Tangent::Carried`](crate::Tangent::Carried)).
+    /// ([`Tangent::Carried`](crate::Tangent::Carried)): for exact results, whole rows are then sorted with them
+    /// ([`Sort`](Form::Sort)), on a GPU too. So they are in the two-stage form, where NaNs among its results make
+    /// another search necessary.
     Blocks,
     /// XLA's expansion on a TPU: a `PartialReduce` custom call, which libtpu fuses into the matrix product that
     /// feeds it, then the top-k of what it leaves; the latter alone where XLA's formula
@@ -52,13 +54,13 @@ pub enum Form {
     /// results, or hide elements that it was compared with, although there are k other values.
     ///
     /// Operands that are carried along are operands of the custom call, too.
-    Native,
-    /// As [`Native`](Form::Native), of the smallest reduction whose expected recall, by the exact formula, meets the
     ///
     /// Of up to 128 neighbours that are stored side by side, each has a place of its own. More fall into the same
     /// places, and are lost, far below the recall target: of 10^6 elements and a target of 0.95, 0.64 are found of
     /// 200 such neighbours, 0.43 of 300 and 0.13 of 1000. The reduction is XLA's, and so is this: where neighbours are
     /// stored so and k is larger, store them in random order, or ask for [`TwoStage`](Form::TwoStage).
+    Native,
+    /// As [`Native`](Form::Native), of the smallest reduction whose expected recall, by the exact formula, meets the
     /// target ([`tight_reduction_output_size`](crate::ann::recall::tight_reduction_output_size)): about half of XLA's.
     /// What is not aggregated has XLA's size. Neighbours that are stored side by side are lost as there.
     NativeTight,
@@ -136,11 +138,11 @@ pub struct Capabilities {
     /// How many bytes the scores of a batch of queries may take where the user does not say: those of a search that
     /// are not kept in memory do not count.
     pub score_budget: usize,
-}
-
     /// What the width of a database is padded to a multiple of where its rows are gathered: of another width, the
     /// compiler would copy the whole of it for every batch, so that a row's elements are stored next to each other.
     pub width_multiple: usize,
+}
+
 impl Capabilities {
     /// The dtype in which a database of that dtype is searched.
     ///
