@@ -35,7 +35,10 @@ fn exact_forms_agree_with_the_interpreter() {
                 let expected = function.eval(&operand).unwrap();
                 for form in [Form::Sort, Form::Blocks] {
                     for got in in_form(&function, Some(form), std::slice::from_ref(&operand)).concat() {
-                        assert_eq!(got, expected, "{form} of {shape}, min {min}");
+                        let context = format!("{form} of {shape}, min {min}");
+                        assert_eq!(got[0], expected[0], "{context}");
+                        // Of equal values, targets differ in which comes first.
+                        assert_valid(&operand[0], &got, min, true, &context);
                     }
                 }
             }
@@ -149,7 +152,8 @@ fn neighbours_stored_side_by_side_are_found_by_the_two_stage_form() {
     let values: Vec<f64> = (0..rows * size)
         .map(|position| {
             let (row, index) = (position / size, position % size);
-            -(index as f64 - (row * 700 + 350) as f64).abs()
+            // Off the middle, as of equal values targets differ in which comes first.
+            -(index as f64 - (row * 700 + 350) as f64 - 0.25).abs()
         })
         .collect();
     for (min, sign) in [(false, 1.0), (true, -1.0)] {
@@ -258,7 +262,7 @@ fn unaggregated_results_of_the_two_stage_form_are_the_best_of_strided_buckets() 
 
 /// The sizes along their dimension of the sorts of a compiled function.
 fn sorts(function: &Function, options: &Options) -> Vec<i64> {
-    let (executable, _) = session().unwrap().compile_with(function, options).unwrap();
+    let (executable, _) = runner::common::cpu().unwrap().compile_with(function, options).unwrap();
     let optimized = executable.compiled().optimized_program().unwrap();
     // Field 1 of HloModuleProtoWithConfig is the module.
     let mut rest = &optimized.bytes[1..];
@@ -277,7 +281,7 @@ fn sorts(function: &Function, options: &Options) -> Vec<i64> {
 
 #[test]
 fn no_compiled_program_sorts_whole_rows() {
-    if session().is_none() {
+    if runner::common::cpu().is_none() {
         return;
     }
     for dtype in FLOATS {
@@ -439,8 +443,9 @@ fn a_session_says_what_was_chosen() {
     let Some(session) = session() else { return };
     let function = top_k(&f32s(&[4, 5000]), 3, false, &aim(0.95));
     let (executable, choices) = session.compile_with(&function, &Options::default()).unwrap();
-    assert_eq!(choices[0].form, Form::Blocks);
-    let (again, _) = session.compile_with(&function, &asked(Form::Blocks)).unwrap();
+    let chosen = choices[0].form;
+    assert!(session.platform().name() != "cpu" || chosen == Form::Blocks, "{chosen}");
+    let (again, _) = session.compile_with(&function, &asked(chosen)).unwrap();
     assert_eq!(again, executable, "what was chosen is what can be asked for");
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use xlann::ann::{Metric, SearchOptions, max_inner_product, search_function};
+use xlann::ann::{Metric, SearchOptions, max_inner_product, search_function, search_function_for};
 use xlann::hlo::HloModuleProto;
 use xlann::hlo::proto::{HloComputationProto, HloInstructionProto};
 use xlann::lower::{Choice, Form, Options, lower};
@@ -154,8 +154,9 @@ fn no_search_copies_the_database() {
         ] {
             for metric in [Metric::InnerProduct, Metric::L2] {
                 let database = Shape::new(dtype, [1_000_000, width]);
-                let options = SearchOptions::new(10).suited_to(&tpu::CAPABILITIES);
-                let search = search_function(metric, &database, 128, &options).unwrap();
+                let options = SearchOptions::new(10);
+                let search =
+                    search_function_for(&tpu::CAPABILITIES, metric, &database, 128, 1, &options).unwrap();
                 let (compiled, _) = compiler.compile(&search, &Options::default(), 1).unwrap();
                 let memory = compiled.memory().unwrap();
                 let mib = [memory.temporaries, memory.arguments].map(|bytes| bytes as f64 / (1 << 20) as f64);
@@ -291,8 +292,9 @@ fn estimates_are_no_more_than_jaxs() {
             compared += 1;
         }
         if metric == Metric::L2 && scores == "f32" {
-            let options = SearchOptions::new(10).suited_to(&tpu::CAPABILITIES);
-            let search = search_function(metric, &database, queries, &options).unwrap();
+            let options = SearchOptions::new(10);
+            let search =
+                search_function_for(&tpu::CAPABILITIES, metric, &database, queries, 1, &options).unwrap();
             let ours = optimal_seconds(&compilers[tpu], &search, &Options::default());
             println!("{tpu} {metric} {dtype} {queries}: with true squared distances {ours:.6e}");
         }
@@ -369,8 +371,9 @@ fn no_gpu_sorts_all_for_a_search() {
     for metric in Metric::ALL {
         for (dtype, k) in [(DType::F32, 10), (DType::F32, 100), (DType::BF16, 100)] {
             let database = Shape::new(dtype, [100_000, 96]);
-            let options = SearchOptions::new(k).suited_to(&gpu::CAPABILITIES);
-            let search = search_function(metric, &database, 128, &options).unwrap();
+            let options = SearchOptions::new(k);
+            let search =
+                search_function_for(&gpu::CAPABILITIES, metric, &database, 128, 1, &options).unwrap();
             let (module, choice) = optimized(&compiler, &search, &Options::default());
             println!("{metric} {dtype} {k}: {} {:?}", choice.form, sorts(&module));
             assert!(sorts(&module).iter().all(|&sorted| sorted < 25_000), "{choice}: {module}");

@@ -6,6 +6,7 @@ mod common;
 use command::{Folder, digits, npy, succeeded, vecs};
 use serde_json::{Map, Value};
 use xlann::ann::recall::reduction_output_size;
+use xlann::target::gpu;
 use xlann::{Array, DType, Shape};
 
 /// The lines of an array along a dimension, as positions in row-major order.
@@ -47,7 +48,7 @@ fn positive(object: &Map<String, Value>, fields: &[&str]) {
 
 #[test]
 fn topk_takes_every_dtype_direction_and_dimension() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
@@ -67,7 +68,7 @@ fn topk_takes_every_dtype_direction_and_dimension() {
 
 #[test]
 fn topk_takes_every_lowering() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
@@ -91,7 +92,7 @@ fn topk_takes_every_lowering() {
 
 #[test]
 fn topk_without_aggregation_gives_the_partial_reduction() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
@@ -158,7 +159,7 @@ fn check_search(folder: &Folder, database: &Array, queries: &Array, k: usize, me
 
 #[test]
 fn search_takes_every_metric() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
@@ -180,7 +181,7 @@ fn search_takes_every_metric() {
 
 #[test]
 fn search_reads_every_format() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
@@ -216,7 +217,7 @@ fn search_reads_every_format() {
 
 #[test]
 fn search_is_split_over_devices() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
@@ -245,7 +246,7 @@ fn search_is_split_over_devices() {
 
 #[test]
 fn search_measures_the_recall() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
@@ -278,7 +279,7 @@ fn search_measures_the_recall() {
 
 #[test]
 fn search_takes_the_first_queries_nans_and_any_batch() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
@@ -302,7 +303,7 @@ fn search_takes_the_first_queries_nans_and_any_batch() {
 
 #[test]
 fn outputs_replace_older_files_and_go_where_links_point() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
@@ -349,7 +350,7 @@ fn hlo_needs_no_plugin() {
 
 #[test]
 fn doctor_and_plugin_list_tell_what_is_there() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let folder = Folder::new();
     let path = session.client().plugin().path().display().to_string();
     let printed = folder.run_logged("doctor");
@@ -385,6 +386,23 @@ fn an_installed_plugin_is_not_fetched_again() {
     assert_eq!(object["fetched"], false);
     assert_eq!(object["path"], folder.path(file).display().to_string());
     assert_eq!(std::fs::read(folder.path(file)).unwrap(), b"there");
+    assert_eq!(object["libraries"], serde_json::json!([]));
+    // All that the GPU's plugin is installed with, and runs programs with.
+    for path in
+        ["cuda13/xla_cuda_plugin.so", "nvidia/cu13/bin/ptxas", "nvidia/cu13/nvvm/libdevice/libdevice.10.bc"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(gpu::PLATFORM.plugin.libraries.iter().flat_map(|libraries| {
+                libraries.files.iter().map(|file| format!("{}/{file}", libraries.folder))
+            }))
+    {
+        let path = folder.path(&format!("cache/plugins/{path}"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "there").unwrap();
+    }
+    let words = "plugin install cuda13 --libraries";
+    let output = succeeded(words, &folder.command_without_plugin(words).output().unwrap());
+    output.contains("already there: libcublasLt.so.13, libcublas.so.13 from nvidia-cublas==13.10.0.20\n");
 }
 
 #[test]
@@ -401,8 +419,11 @@ fn without_a_plugin_the_way_to_one_is_told() {
         "topk --input x.npy -k 1 --values v.npy",
         "search --database db.npy --queries db.npy -k 1 --indices i.npy",
     ] {
-        let problem = "run xlann plugin install cpu";
-        folder.refuses_command(folder.command_without_plugin(words), 1, problem);
+        for (target, plugin) in [("cpu", "cpu"), ("gpu", "cuda13"), ("tpu", "tpu")] {
+            let words = format!("{words} --target {target}");
+            let problem = format!("run xlann plugin install {plugin}");
+            folder.refuses_command(folder.command_without_plugin(&words), 1, &problem);
+        }
     }
 }
 

@@ -116,7 +116,7 @@ fn executables_are_written_to_files() {
     );
     for (target, platform) in [("cpu", "cpu"), ("tpu:v5e:2x2", "tpu")] {
         let there = match target {
-            "cpu" => common::session().is_some(),
+            "cpu" => common::cpu().is_some(),
             _ => compiles_for(target),
         };
         if !there {
@@ -128,10 +128,33 @@ fn executables_are_written_to_files() {
         let file = xlann::data::ExecutableFile::read(folder.path("topk.exe")).unwrap();
         assert_eq!((file.platform_name(), file.signature().name.as_str()), (platform, "topk"));
     }
-    if let Some(session) = common::session() {
+    if let Some(session) = common::cpu() {
         folder.run("compile topk --shape 2x4 -k 2 --emit executable -o topk.exe");
         let operand = xlann::Array::new([2, 4], &[3f32, 9.0, 7.0, 1.0, -1.0, -4.0, -2.0, -3.0]).unwrap();
         let results = session.load(folder.path("topk.exe")).unwrap().run_arrays(&[operand]).unwrap();
         assert_eq!(results[0], xlann::Array::new([2, 2], &[9f32, 7.0, -1.0, -2.0]).unwrap());
     }
+}
+
+#[test]
+fn choices_are_explained_without_a_plugin() {
+    let folder = Folder::new();
+    let explained = |words: &str| {
+        let words = format!("explain {words}");
+        succeeded(&words, &folder.command_without_plugin(&words).output().unwrap()).0
+    };
+    let search = "search --database-shape 1000000x128 --queries-shape 128x128 -k 10";
+    assert_eq!(
+        explained(&format!("{search} --target tpu:v5e:2x2")),
+        "approx_max_k f32[128,1000000] k=10: native-tight (PartialReduce to 128 meets the recall target, where XLA's \
+         formula leaves 256); expected recall 0.9656\n"
+    );
+    let topk = explained("topk --shape 8x1000000 -k 100 --min --lowering sort --target gpu:h100");
+    assert_eq!(topk, "approx_min_k f32[8,1000000] k=100: sort (asked for); expected recall 1.0000\n");
+    let words = format!("{search} --target tpu:v5e:2x2 --json");
+    let object: serde_json::Value = serde_json::from_str(&explained(&words)).unwrap();
+    assert_eq!(object["choices"][0]["lowering"], "native-tight");
+    assert_eq!(object["choices"][0]["keeps_scores"], false);
+    let words = "explain topk --shape 8x1000 -k 5 --target cpu --lowering native";
+    folder.refuses_command(folder.command_without_plugin(words), 1, "native");
 }

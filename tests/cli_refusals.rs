@@ -51,6 +51,12 @@ fn bad_usage_is_refused() {
         ("compile topk --shape 9 -k 2 --target gpu:h1000", "one of h100, h200, a100, or a file"),
         ("compile topk --shape 9 -k 2 --target tpu:", "topology must be one after tpu:"),
         ("compile topk --shape 9 -k 2 --emit mlir", "invalid value 'mlir' for '--emit <WHAT>'"),
+        ("topk --input x.npy -k 2 --target abacus", "platform must be one of cpu, gpu, tpu, got \"abacus\""),
+        (
+            "search --database db.npy --queries q.npy -k 2 --target gpu:h100",
+            "platform must be one of cpu, gpu, tpu, got \"gpu:h100\"",
+        ),
+        ("plugin install cuda13 --library", "unexpected argument '--library' found"),
         ("doctor --frob", "unexpected argument '--frob' found"),
         ("doctor frob", "unexpected argument 'frob' found"),
         ("topk", &format!("{required}--input <X.npy> -k <K>")),
@@ -186,7 +192,7 @@ fn unreadable_files_are_refused() {
 
 #[test]
 fn bad_arrays_are_refused() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = folder();
@@ -258,7 +264,7 @@ fn devices_that_cannot_be_are_refused() {
     let folder = folder();
     let refused = "--devices must be at most the database's 60 rows, got 61";
     folder.refuses(&search("--database db.npy --queries q.npy -k 2 --devices 61"), 1, refused);
-    if common::session().is_some() {
+    if common::cpu().is_some() {
         folder.write_npy("long.npy", &digits(DType::F32, &[2000, 8], 1));
         let refused = "cpu_device_count must be an integer from 1 to 1024, got 1025";
         folder.refuses(&search("--database long.npy --queries q.npy -k 2 --devices 1025"), 1, refused);
@@ -333,7 +339,7 @@ fn a_full_device_as_standard_output_is_a_failure() {
 
 #[test]
 fn a_run_that_is_ended_leaves_every_file_as_it_was() {
-    if common::session().is_none() {
+    if common::cpu().is_none() {
         return;
     }
     let folder = folder();

@@ -96,7 +96,7 @@ const FILE: &str = "XLANN_TEST_EXECUTABLE";
 
 #[test]
 fn an_executable_is_loaded_in_another_process() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "what_the_other_process_does", "--nocapture"])
@@ -121,7 +121,7 @@ fn what_the_other_process_does() {
 
 #[test]
 fn a_file_says_what_is_in_it() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let file = ExecutableFile::read(&path).unwrap();
     assert_eq!(*file.signature(), Signature::of(&best()));
@@ -138,7 +138,7 @@ fn a_file_says_what_is_in_it() {
 
 #[test]
 fn executables_are_told_apart_by_their_programs() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let options = lower::Options::default();
     session.load_for(&path, &best(), &options).unwrap();
@@ -151,7 +151,7 @@ fn executables_are_told_apart_by_their_programs() {
 
 #[test]
 fn another_plugins_executables_are_refused() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let (header, executable) = parts(&path);
     let refused = |edit: &dyn Fn(&mut Header)| {
@@ -181,7 +181,7 @@ fn another_plugins_executables_are_refused() {
 
 #[test]
 fn headers_that_do_not_fit_are_refused() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let (header, executable) = parts(&path);
     let refused = |edit: &dyn Fn(&mut Header)| {
@@ -222,7 +222,7 @@ fn headers_that_do_not_fit_are_refused() {
 
 #[test]
 fn other_versions_of_the_format_are_refused() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let (header, executable) = parts(&path);
     for version in [0, 2, u32::MAX] {
@@ -237,7 +237,7 @@ fn other_versions_of_the_format_are_refused() {
 
 #[test]
 fn files_that_are_cut_short_or_longer_are_refused() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let bytes = std::fs::read(&path).unwrap();
     let header = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
@@ -257,7 +257,7 @@ fn files_that_are_cut_short_or_longer_are_refused() {
 
 #[test]
 fn every_flipped_bit_is_found() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let bytes = std::fs::read(&path).unwrap();
     let header = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
@@ -320,7 +320,7 @@ fn what_is_no_file_of_an_executable_is_refused() {
 
 #[test]
 fn a_file_that_cannot_be_written_leaves_what_was_there() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (folder, path) = saved(session);
     let best = session.compile(&best()).unwrap();
     // Over another one, which stays whole for who reads it.
@@ -344,7 +344,7 @@ fn a_file_that_cannot_be_written_leaves_what_was_there() {
 
 #[test]
 fn what_was_loaded_is_not_serialized_again() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let (_folder, path) = saved(session);
     let again = session.load(&path).unwrap();
     let expected = "serialize: executable of best must be one that was compiled, \
@@ -368,7 +368,7 @@ fn what_is_compiled_ahead_of_time_is_saved_and_refused_elsewhere() {
         let lowered =
             lower::lower(&best(), target.platform().capabilities, &lower::Options::default()).unwrap();
         file.check_program(Program::Hlo(&lowered.module.to_bytes())).unwrap();
-        let Some(session) = common::session() else { continue };
+        let Some(session) = common::cpu() else { continue };
         let problem = refusal(session, &path);
         assert!(problem.ends_with(&format!("for the platform cpu, got one for {platform}")), "{problem}");
     }

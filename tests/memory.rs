@@ -49,7 +49,7 @@ fn write_database(path: &std::path::Path, rows: usize) {
 // One test, so that no other one's memory is counted.
 #[test]
 fn a_mapped_database_is_not_copied() {
-    let Some(session) = common::session() else { return };
+    let Some(session) = common::cpu() else { return };
     let plugin = session.client().plugin();
     if plugin.api_version() < (0, 115) {
         // The fallback of API 0.106 keeps up to 205 MiB of its own after the products here.

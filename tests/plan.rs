@@ -81,6 +81,24 @@ fn first(generation: &str) -> String {
 }
 
 #[test]
+fn exact_searches_fit_block_by_block() {
+    let Some(target) = target("tpu:v5e:2x2") else { return };
+    let options = SearchOptions { batch: 1024, recall_target: 1.0, ..SearchOptions::new(10) };
+    let plan = search(&target, 100_000_000, &options);
+    assert!(plan.fits && plan.expected_recall() == 1.0, "{plan:?}");
+}
+
+#[test]
+fn what_libtpu_cannot_estimate_has_no_estimate() {
+    let Some(target) = target("tpu:v4:2x2x1") else { return };
+    for form in [Form::TwoStage, Form::Blocks] {
+        let options = SearchOptions { form: Some(form), ..SearchOptions::new(10) };
+        let plan = search(&target, 1_000_000, &options);
+        assert!(plan.fits && plan.seconds.is_none_or(|seconds| seconds > 0.0), "{plan:?}");
+    }
+}
+
+#[test]
 fn known_topologies_are_libtpus() {
     for generation in tpu::GENERATIONS {
         let mut before = 0;
@@ -187,6 +205,7 @@ fn bad_arguments_of_the_command_line_are_refused() {
         ("plan --database-size 100 --dim 8 -k 1 --target abacus", 2, "one of cpu, gpu, tpu"),
         ("plan --database-size 100 --dim 8 -k 1 --dtype x9 --target cpu", 2, "x9"),
         ("plan --database-size 100 --dim 8 -k 1 --target gpu:no/such/file", 2, "h100, h200, a100"),
+        ("plan --database-size 100 --dim 8 -k 1 --target tpu:v5e:16x16x16", 2, "up to 16x16"),
     ] {
         folder.refuses(words, status, problem);
     }

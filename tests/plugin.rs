@@ -6,6 +6,7 @@ use std::process::Command;
 
 use xlann::Error;
 use xlann::pjrt::{Plugin, PluginSpec};
+use xlann::target::cpu;
 
 mod common;
 
@@ -141,8 +142,7 @@ fn a_plugin_describes_itself() {
 
 #[test]
 fn a_plugin_that_is_nowhere_is_not_found() {
-    let spec =
-        PluginSpec { name: "nowhere", environment: &[], device_files: &[], members: &["nowhere/nothing.so"] };
+    let spec = PluginSpec { name: "nowhere", members: &["nowhere/nothing.so"], ..cpu::PLATFORM.plugin };
     let problem = Plugin::find(&spec).unwrap_err();
     assert!(matches!(&problem, Error::PluginNotFound { name, .. } if name == "nowhere"));
     assert!(problem.to_string().contains("XLANN_NOWHERE_PLUGIN"), "{problem}");

@@ -6,7 +6,7 @@ mod runner;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearest::{assert_nearest, exact, matrix, rows};
+use nearest::{assert_nearest, exact, matrix, rows, searched};
 use runner::session;
 use xlann::ann::{self, Metric, Neighbors, SearchOptions, Searcher, search_function};
 use xlann::lower::Form;
@@ -19,12 +19,15 @@ fn every_metric_and_dtype_finds_the_nearest() {
         let database = matrix(dtype, [700, 12], 1);
         for metric in Metric::ALL {
             let searcher = Searcher::new(session, database.clone(), metric, exact(10)).unwrap();
-            let searched = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+            let (searched, scored) = searched(session, dtype);
             assert_eq!(searcher.database_shape(), &Shape::new(searched, [700, 12]));
             for query_dtype in [dtype, DType::F64] {
                 let queries = matrix(query_dtype, [5, 12], 2);
                 let found = searcher.search(&queries).unwrap();
-                assert_eq!(found.distances.shape().dtype(), searched);
+                assert_eq!(found.distances.shape().dtype(), scored);
+                // They are converted to the database's dtype.
+                let queries =
+                    Array::from_f64(queries.shape().with_dtype(searched), &queries.to_f64()).unwrap();
                 assert_nearest(&found, metric, &queries, &database, &format!("{metric} of {dtype}"));
             }
         }

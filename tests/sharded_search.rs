@@ -3,7 +3,7 @@
 mod nearest;
 mod runner;
 
-use nearest::{assert_nearest, distance, exact, matrix, rows};
+use nearest::{assert_nearest, distance, exact, matrix, rows, searched};
 use runner::devices;
 use xlann::ann::{
     self, Aggregation, Metric, Neighbors, SearchOptions, Searcher, search_function, sharded_search_function,
@@ -58,9 +58,9 @@ fn every_dtype_is_searched() {
                 let options = SearchOptions { aggregation, ..exact(10) };
                 let searcher = Searcher::over(session, 4, database.clone(), metric, options).unwrap();
                 let found = searcher.search(&queries).unwrap();
-                let searched = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+                let (searched, scored) = searched(session, dtype);
                 assert_eq!(searcher.database_shape(), &Shape::new(searched, [303, 7]));
-                assert_eq!(found.distances.shape().dtype(), searched);
+                assert_eq!(found.distances.shape().dtype(), scored);
                 assert_nearest(&found, metric, &queries, &database, &format!("{metric} of {dtype}"));
             }
         }

@@ -2,8 +2,9 @@
 
 mod common;
 
-use xlann::pjrt::{CompileOptions, Program, Signature, Value};
-use xlann::target::{Target, compile_for};
+use xlann::data::Libraries;
+use xlann::pjrt::{CompileOptions, PluginSpec, Program, Signature, Value};
+use xlann::target::{Platform, Target, compile_for, cpu, gpu};
 use xlann::{ApproxTopKOptions, DType, Error, Function, Shape, lower};
 
 fn refusal(text: &str) -> String {
@@ -73,11 +74,51 @@ fn functions_compile_for_gpus() {
 }
 
 #[test]
+fn libraries_that_programs_need_are_missed_only_where_there_is_a_device() {
+    const NONE: &[Libraries] = &[Libraries {
+        folder: "no/such/lib",
+        files: &["libnone.so.1", "libnil.so"],
+        ..gpu::PLATFORM.plugin.libraries[0]
+    }];
+    const OPTIONAL: &[Libraries] = &[Libraries { required: false, ..NONE[0] }];
+    if common::cpu().is_none() {
+        return;
+    }
+    let with = |device_files, libraries| {
+        let plugin = PluginSpec { device_files, libraries, ..cpu::PLATFORM.plugin };
+        Platform { plugin, ..cpu::PLATFORM }.session().map(drop)
+    };
+    with(&["/no/such/device"], NONE).unwrap();
+    with(&["/dev/null"], OPTIONAL).unwrap();
+    let error = with(&["/no/such/device", "/dev/null"], NONE).unwrap_err();
+    assert!(matches!(error, Error::Plugin { .. }));
+    let error = error.to_string();
+    assert!(error.contains("it needs libnone.so.1, libnil.so,"), "{error}");
+    assert!(error.ends_with("run xlann plugin install cpu --libraries"), "{error}");
+}
+
+#[test]
+fn the_gpus_plugin_is_given_its_libraries_or_they_are_asked_for() {
+    let plugin = PluginSpec { device_files: &["/dev/null"], ..gpu::PLATFORM.plugin };
+    match (Platform { plugin, ..gpu::PLATFORM }).session() {
+        Err(Error::Plugin { problem, .. }) => {
+            assert!(problem.ends_with("run xlann plugin install cuda13 --libraries"), "{problem}");
+        }
+        // Where they are, there is no GPU all the same, or one.
+        Err(Error::Pjrt { .. }) => (),
+        other => drop(common::found("gpu", other)),
+    }
+}
+
+#[test]
 fn unknown_topologies_are_refused() {
     if compiler("tpu:v5e:2x2").is_none() {
         return;
     }
-    for text in ["tpu:v99:2x2", "tpu:v5e:3x7x2", "tpu:nonsense", "tpu:v5e:"] {
+    for text in ["tpu:nonsense", "tpu:v5e:", "tpu:v5e:32x32", "tpu:v5e:0x0"] {
+        assert!(refusal(text).contains("such as v5e:2x2"), "{text}: {}", refusal(text));
+    }
+    for text in ["tpu:v99:2x2", "tpu:v5e:3x7"] {
         let error = Target::parse(text).unwrap().describe().unwrap_err();
         assert!(matches!(error, Error::Pjrt { .. }), "{text}: {error}");
     }

@@ -4,7 +4,7 @@ use crate::ann::metric::{self, Metric};
 use crate::ann::search::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::graph::{Builder, Function, Tensor};
-use crate::lower::best_with;
+use crate::lower::{self, Capabilities, best_with};
 use crate::ops::approx_top_k::Direction;
 use crate::{ApproxTopKOptions, DType, Error, Result, Shape};
 
@@ -136,6 +136,53 @@ pub(super) fn widened(matrix: &Tensor, width: usize) -> Result<Tensor> {
     match width as isize - matrix.dims()[1] as isize {
         0 => Ok(matrix.clone()),
         missing => matrix.pad(0.0, &[0, 0], &[0, missing], &[0, 0]),
+    }
+}
+
+/// As [`sharded_search_function`], with the target's score budget and width where the options have none; without a budget
+/// where the target's form of approximate top-k keeps no scores.
+///
+/// # Errors
+/// As [`sharded_search_function`], and where the target does not have the form that the options ask for.
+///
+/// ```
+/// use xlann::ann::{Metric, SearchOptions, search_function_for};
+/// use xlann::target::{cpu, tpu};
+/// use xlann::{DType, Shape};
+///
+/// let database = Shape::new(DType::F32, [1_000_000, 128]);
+/// let operators = |capabilities, recall_target| {
+///     let options = SearchOptions { recall_target, ..SearchOptions::new(10) };
+///     let search = search_function_for(capabilities, Metric::InnerProduct, &database, 128, 1, &options)?;
+///     xlann::Result::Ok(search.to_string())
+/// };
+/// // A TPU searches the scores as it computes them, but for what is to be exact: block by block.
+/// assert!(!operators(&tpu::CAPABILITIES, 0.95)?.contains("while"));
+/// assert!(operators(&tpu::CAPABILITIES, 1.0)?.contains("while"));
+/// assert!(operators(&cpu::CAPABILITIES, 0.95)?.contains("while"));
+/// # Ok::<(), xlann::Error>(())
+/// ```
+pub fn search_function_for(
+    target: &Capabilities,
+    metric: Metric,
+    database: &Shape,
+    queries: usize,
+    devices: usize,
+    options: &SearchOptions,
+) -> Result<Function> {
+    let with_budget = |score_budget| {
+        let width_multiple = options.width_multiple.or(Some(target.width_multiple));
+        let options = SearchOptions { score_budget: Some(score_budget), width_multiple, ..options.clone() };
+        sharded_search_function(metric, database, queries, devices, &options)
+    };
+    if let Some(score_budget) = options.score_budget {
+        return with_budget(score_budget);
+    }
+    let whole = with_budget(usize::MAX)?;
+    let choices = lower::explain(&whole, target, &lower::Options { approx_top_k: options.form })?;
+    match choices.first() {
+        Some(search) if !search.keeps_scores => Ok(whole),
+        _ => with_budget(target.score_budget),
     }
 }
 

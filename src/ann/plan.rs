@@ -1,6 +1,6 @@
 //! What a search would take of a target, before there is a database or a device.
 
-use crate::ann::function::sharded_search_function;
+use crate::ann::function::search_function_for;
 use crate::ann::metric::Metric;
 use crate::ann::search::SearchOptions;
 use crate::lower::{self, Choice};
@@ -71,34 +71,34 @@ impl Plan {
 pub fn plan(target: &Target, metric: Metric, database: &Shape, options: &SearchOptions) -> Result<Plan> {
     let capabilities = target.platform().capabilities;
     let database = database.with_dtype(capabilities.search_dtype(database.dtype()));
-    let options = options.clone().suited_to(capabilities);
     let forms = lower::Options { approx_top_k: options.form };
-    let function = |devices| sharded_search_function(metric, &database, options.batch, devices, &options);
-    let (function, devices, memory, costs) = if target.description().is_some() {
+    let function =
+        |devices| search_function_for(capabilities, metric, &database, options.batch, devices, options);
+    let (function, devices, memory_per_device, costs) = if let Some(description) = target.description() {
         let compiler = target.describe()?;
         let devices = compiler.topology().device_count();
         let function = function(devices)?;
         let costs = compiler.compile(&function, &forms, devices).and_then(|(compiled, _)| costs(&compiled));
-        (function, devices, None, costs)
+        (function, devices, description.device_memory, costs)
     } else {
         let session = target.platform().session_with_devices(1)?;
         let devices = session.client().devices();
-        let limit = devices[0].memory_stats().ok().and_then(|stats| stats.bytes_limit);
+        let limit = devices[0].memory_stats().ok().and_then(|stats| stats.bytes_limit?.try_into().ok());
         let function = function(devices.len())?;
         let compiled = session.compile_replicas(&function, &forms, devices.len());
         let costs = compiled.and_then(|(executable, _)| costs(executable.compiled()));
-        (function, devices.len(), limit.and_then(|limit| limit.try_into().ok()), costs)
+        (function, devices.len(), limit, costs)
     };
     let (costs, compiles) = match costs {
         Ok(costs) => (costs, true),
+        // The compiler gives no memory statistics then.
         Err(Error::Pjrt { code: PjrtCode::ResourceExhausted, .. }) => {
             let parameters = Signature::of(&function).parameters;
-            let bytes = parameters.iter().map(|shape| shape.byte_count() as u64).sum();
-            (Costs { bytes, seconds: None }, false)
+            let bytes = parameters.iter().map(|shape| shape.byte_count() as u64);
+            (Costs { bytes: bytes.fold(0, u64::saturating_add), seconds: None }, false)
         }
         Err(other) => return Err(other),
     };
-    let memory_per_device = target.description().map_or(memory, |description| description.device_memory);
     Ok(Plan {
         devices,
         devices_per_chip: target.description().map_or(1, |description| description.devices_per_chip),
@@ -106,11 +106,15 @@ pub fn plan(target: &Target, metric: Metric, database: &Shape, options: &SearchO
         memory_per_device,
         fits: compiles && memory_per_device.is_none_or(|memory| costs.bytes <= memory),
         seconds: costs.seconds,
-        choices: lower::lower(&function, capabilities, &forms)?.choices,
+        // What does not compile has been lowered all the same.
+        choices: lower::explain(&function, capabilities, &forms)?,
     })
 }
 
-/// The smallest topology of a described target's devices that a search fits, where one is known; and its plan.
+/// The smallest of the topologies that are known of a described target's devices ([`tpu::GENERATIONS`]) that a search
+/// fits, and its plan.
+///
+/// [`tpu::GENERATIONS`]: crate::target::tpu::GENERATIONS
 ///
 /// # Errors
 /// As [`plan`].
@@ -154,12 +158,16 @@ struct Costs {
 
 fn costs(compiled: &Compiled) -> Result<Costs> {
     let memory = compiled.memory()?;
-    let held = memory.arguments + memory.results + memory.temporaries + memory.generated_code;
+    let held = [memory.arguments, memory.results, memory.temporaries, memory.generated_code];
+    let held = held.into_iter().fold(0u64, |held, bytes| held.saturating_add_signed(bytes));
     let seconds = |(name, value): &(String, Value)| match value {
-        Value::Float(seconds) if name == "optimal_seconds" => Some(f64::from(*seconds)),
+        // libtpu counts -1 s for an instruction of which it knows no better.
+        Value::Float(seconds) if name == "optimal_seconds" && *seconds > 0.0 && seconds.is_finite() => {
+            Some(f64::from(*seconds))
+        }
         _ => None,
     };
     // A plugin that makes no estimates says so by an error.
     let seconds = compiled.cost_analysis().ok().and_then(|costs| costs.iter().find_map(seconds));
-    Ok(Costs { bytes: u64::try_from(held - memory.aliased).unwrap_or(0), seconds })
+    Ok(Costs { bytes: held.saturating_add_signed(-memory.aliased), seconds })
 }

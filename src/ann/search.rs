@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ann::function::{check_options, norms_function, score_dtype, sharded_search_function, widened};
+use crate::ann::function::{check_options, norms_function, score_dtype, search_function_for, widened};
 use crate::ann::metric::Metric;
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
 use crate::graph::{Function, Tensor};
-use crate::lower::{self, Capabilities, Choice, Form};
+use crate::lower::{self, Choice, Form};
 use crate::pjrt::{Buffer, Executable, HostMemory};
 use crate::{Array, DType, Error, Result, Session, Shape};
 
@@ -69,25 +69,6 @@ impl SearchOptions {
             squared_distances: true,
             aggregation: Aggregation::default(),
             form: None,
-        }
-    }
-
-    /// With what is left to the target as it suits that one.
-    ///
-    /// ```
-    /// use xlann::ann::SearchOptions;
-    /// use xlann::target::tpu;
-    ///
-    /// let options = SearchOptions { score_budget: Some(1 << 30), ..SearchOptions::new(10) };
-    /// let options = options.suited_to(&tpu::CAPABILITIES);
-    /// assert_eq!((options.score_budget, options.width_multiple), (Some(1 << 30), Some(128)));
-    /// ```
-    #[must_use]
-    pub fn suited_to(self, capabilities: &Capabilities) -> SearchOptions {
-        SearchOptions {
-            score_budget: self.score_budget.or(Some(capabilities.score_budget)),
-            width_multiple: self.width_multiple.or(Some(capabilities.width_multiple)),
-            ..self
         }
     }
 
@@ -244,7 +225,8 @@ impl Searcher {
         options: SearchOptions,
     ) -> Result<Searcher> {
         let capabilities = session.platform().capabilities;
-        let options = options.suited_to(capabilities);
+        let width_multiple = options.width_multiple.or(Some(capabilities.width_multiple));
+        let options = SearchOptions { width_multiple, ..options };
         let database = database.into();
         let given = database.shape();
         check_options(given, &options)?;
@@ -444,7 +426,9 @@ impl Searcher {
         }
         let start = Instant::now();
         let devices = self.devices();
-        let function = sharded_search_function(self.metric, &self.database, size, devices, &self.options)?;
+        let capabilities = self.session.platform().capabilities;
+        let function =
+            search_function_for(capabilities, self.metric, &self.database, size, devices, &self.options)?;
         let options = lower::Options { approx_top_k: self.options.form };
         let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });

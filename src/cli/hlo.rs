@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use xlann::ann::search_function;
+use serde_json::json;
+use xlann::ann::search_function_for;
 use xlann::lower::{Capabilities, Choice};
 use xlann::pjrt::{self, Compiled};
-use xlann::target::{Target, compile_for};
+use xlann::target::{Target, compile_for, cpu};
 use xlann::{DType, Function, Shape, lower};
 
 use super::search::SearchArguments;
 use super::topk::TopkArguments;
-use super::{Dims, Summary, check_outputs, cpu, parse_dims};
+use super::{Dims, Summary, check_outputs, parse_dims};
 
 /// What is lowered or compiled.
 #[derive(Subcommand)]
@@ -46,8 +47,8 @@ pub enum Program {
 impl Program {
     /// `xlann hlo`: the program as it is lowered for the CPU.
     pub fn hlo(&self) -> anyhow::Result<Summary> {
-        let (function, options) = self.function(cpu().capabilities)?;
-        let lowered = lower::lower(&function, cpu().capabilities, &options)?;
+        let (function, options) = self.function(&cpu::CAPABILITIES)?;
+        let lowered = lower::lower(&function, &cpu::CAPABILITIES, &options)?;
         Ok(emitted(&lowered.choices, "hlo", &lowered.module.to_string()))
     }
 
@@ -75,11 +76,43 @@ impl Program {
                     count > 0 && width == database_width,
                     "--queries-shape must be 1 or more of width {database_width}, as the database, got {queries}"
                 );
-                let options = arguments.options().suited_to(capabilities);
-                let function = search_function(arguments.metric(), &database, count, &options)?;
+                let (metric, options) = (arguments.metric(), arguments.options());
+                let function = search_function_for(capabilities, metric, &database, count, 1, &options)?;
                 Ok((function, lower::Options { approx_top_k: options.form }))
             }
         }
+    }
+}
+
+#[derive(Args)]
+pub struct Explain {
+    #[command(subcommand)]
+    program: Program,
+    /// What it would be compiled for, as for xlann compile; needs no plugin
+    #[arg(long, global = true, default_value = "cpu", value_parser = Target::parse)]
+    target: Target,
+}
+
+impl Explain {
+    pub fn run(&self) -> anyhow::Result<Summary> {
+        let capabilities = self.target.platform().capabilities;
+        let (function, options) = self.program.function(capabilities)?;
+        let choices = lower::explain(&function, capabilities, &options)?;
+        let mut summary = Summary::default();
+        for choice in &choices {
+            summary.line(format_args!("{choice}; expected recall {:.4}", choice.expected_recall));
+        }
+        let row = |choice: &Choice| {
+            json!({
+                "operator": choice.operator,
+                "lowering": choice.form.name(),
+                "reason": choice.reason,
+                "expected_recall": choice.expected_recall,
+                "keeps_scores": choice.keeps_scores,
+            })
+        };
+        summary.field("choices", choices.iter().map(row).collect::<Vec<_>>());
+        Ok(summary)
     }
 }
 

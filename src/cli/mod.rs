@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value};
 use xlann::lower::Form;
-use xlann::target::Platform;
 
 /// Nearest neighbours and approximate top-k through XLA.
 #[derive(Parser)]
@@ -42,6 +41,9 @@ enum Command {
     /// Print the HLO of a topk or a search of given shapes; needs no plugin
     #[command(subcommand, arg_required_else_help = false)]
     Hlo(hlo::Program),
+    /// Tell which form the approximate top-k of a topk or a search takes on a target, and why; needs no plugin
+    #[command(arg_required_else_help = false)]
+    Explain(hlo::Explain),
     /// Compile a topk or a search of given shapes for a device, attached or only described, and print what came of it
     #[command(arg_required_else_help = false)]
     Compile(hlo::Compile),
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Topk(topk) => topk.run(),
         Command::Search(search) => search.run(),
         Command::Hlo(program) => program.hlo(),
+        Command::Explain(explain) => explain.run(),
         Command::Compile(compile) => compile.run(),
         Command::Plan(plan) => plan.run(),
     };
@@ -166,11 +169,6 @@ fn parse_dims(text: &str) -> Result<Dims, String> {
 // A type of its own, as clap takes a Vec for a repeated argument.
 #[derive(Clone, Debug)]
 struct Dims(Vec<usize>);
-
-/// The target of the commands that run something.
-fn cpu() -> &'static Platform {
-    &xlann::target::cpu::PLATFORM
-}
 
 /// Fails early where an output could not be written, rather than after the run, or would replace an input or
 /// another output.

@@ -51,7 +51,8 @@ impl PlanCommand {
                 if plan.fits { None } else { ann::smallest_fit(target, metric, &database, &options)? };
             Ok((target.clone(), plan, smallest))
         };
-        let plans = self.targets.iter().map(plan).collect::<xlann::Result<Vec<_>>>()?;
+        let plan = |target| plan(target).map_err(|problem| anyhow::anyhow!("{target}: {problem}"));
+        let plans = self.targets.iter().map(plan).collect::<anyhow::Result<Vec<_>>>()?;
         let mut summary = Summary::default();
         summary.field("database", database.to_string());
         summary.field("metric", metric.name());
@@ -81,12 +82,14 @@ impl PlanCommand {
         summary.line("");
         for (target, plan, smallest) in &plans {
             if plan.fits {
-                summary.line(format_args!("{target}: {}", plan.choices[0]));
+                let note =
+                    if plan.seconds.is_none() { "; the compiler makes no estimate of the time" } else { "" };
+                summary.line(format_args!("{target}: {}{note}", plan.choices[0]));
                 continue;
             }
             let smallest = match smallest {
                 Some((smallest, _)) => format!("the smallest topology that fits is {smallest}"),
-                None => "no topology that is known fits".to_owned(),
+                None => "nor does any other topology that is known".to_owned(),
             };
             summary.line(format_args!("{target}: does not fit; {smallest}"));
         }

@@ -9,9 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use xlann::ann::{self, Aggregation, Metric, SearchOptions, Searcher};
 use xlann::data::{self, MappedArray};
 use xlann::lower::Form;
+use xlann::target::Platform;
 use xlann::{Array, DType, Session, Shape};
 
-use super::{Summary, check_outputs, cpu, human, median, parse_form, positive, share};
+use super::{Summary, check_outputs, human, median, parse_form, positive, share};
 
 /// What is searched for; shared with `xlann hlo search`.
 #[derive(Args, Clone)]
@@ -79,10 +80,13 @@ pub struct Search {
     queries: PathBuf,
     #[command(flatten)]
     arguments: SearchArguments,
+    /// What runs it: cpu, or the gpu or tpu that is attached to this machine
+    #[arg(long, default_value = "cpu", value_parser = Platform::named)]
+    target: &'static Platform,
     /// How many queries are asked for at once, which is what is timed
     #[arg(long, default_value_t = 128, value_name = "B", value_parser = positive)]
     batch: usize,
-    /// Over how many devices the database is split; of the CPU, as many are made
+    /// Over how many of its devices the database is split; of the CPU, as many are made
     #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_name = "N", value_parser = positive)]
     devices: usize,
     /// Where the neighbours that several devices found are put together
@@ -128,7 +132,7 @@ impl Search {
             "--devices must be at most the database's {rows} rows, got {}",
             self.devices
         );
-        let session = cpu().session_with_devices(self.devices)?;
+        let session = self.target.session_with_devices(self.devices)?;
         let metric = self.arguments.metric();
         let searcher = Searcher::over(&session, self.devices, database, metric, options.clone())?;
         let (choices, compiled_in) = searcher.prepare(self.batch.min(count))?;

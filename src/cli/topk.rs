@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use clap::Args;
 use xlann::lower::{Form, Options};
+use xlann::target::Platform;
 use xlann::{ApproxTopKOptions, Array, Function, Shape, data};
 
-use super::{Summary, check_outputs, cpu, human, median, parse_form, positive, share};
+use super::{Summary, check_outputs, human, median, parse_form, positive, share};
 
 /// What is searched for; shared with `xlann hlo topk`.
 #[derive(Args, Clone)]
@@ -64,6 +65,9 @@ pub struct Topk {
     input: PathBuf,
     #[command(flatten)]
     arguments: TopkArguments,
+    /// What runs it: cpu, or the gpu or tpu that is attached to this machine
+    #[arg(long, default_value = "cpu", value_parser = Platform::named)]
+    target: &'static Platform,
     /// How often to run; the time is the median
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = positive)]
     repeat: usize,
@@ -81,7 +85,7 @@ impl Topk {
         let input = data::open(&self.input)?;
         let shape = input.shape().clone();
         let function = self.arguments.function(shape.clone())?;
-        let session = cpu().session()?;
+        let session = self.target.session()?;
         let start = Instant::now();
         let (executable, choices) = session.compile_with(&function, &self.arguments.options())?;
         let compile_seconds = start.elapsed().as_secs_f64();

@@ -9,6 +9,27 @@ use crate::{Error, Result};
 /// A wheel and the shared library in it.
 type Source = (Wheel, &'static str);
 
+/// A package of shared libraries that a plugin runs programs with. To compile them it needs none.
+///
+/// ```
+/// use xlann::target::gpu;
+///
+/// for libraries in gpu::PLATFORM.plugin.libraries {
+///     println!("{}: {}/{}", libraries.wheel, libraries.folder, libraries.files.join(", "));
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Libraries {
+    /// The package.
+    pub wheel: Wheel,
+    /// Where they are in a folder of packages, such as `nvidia/cu13/lib`.
+    pub folder: &'static str,
+    /// Those that the plugin asks for by name.
+    pub files: &'static [&'static str],
+    /// Whether nothing runs without them.
+    pub required: bool,
+}
+
 /// A plugin that [`Platform::install`](crate::target::Platform::install) put into the cache, or found there.
 ///
 /// ```no_run
@@ -54,21 +75,44 @@ pub(crate) fn install_plugin(
     sources: impl IntoIterator<Item = (Wheel, &'static str)>,
     companions: &[Source],
 ) -> Result<Installed> {
+    let plugins = plugin_cache(name)?;
+    let sources: Vec<Source> = sources.into_iter().collect();
+    for (wheel, member) in companions {
+        wheel.fetch(member, &plugins.join(member))?;
+    }
+    install(&plugins.join(name), &sources, |(wheel, member), path| wheel.fetch(member, path))
+}
+
+/// Puts the shared libraries that a plugin runs programs with into `plugins/<folder>` of the
+/// [cache](cache_directory), unless they are there, so that they stand to the plugin as in Python's packages: for each
+/// package, whether it had to be fetched.
+///
+/// # Errors
+/// As [`install_plugin`].
+pub(crate) fn install_libraries(
+    name: &str,
+    packages: &'static [Libraries],
+) -> Result<Vec<(&'static Libraries, Fetched)>> {
+    let plugins = plugin_cache(name)?;
+    let fetch = |libraries: &'static Libraries| {
+        let Libraries { wheel, folder, files, .. } = libraries;
+        Ok((libraries, wheel.fetch_libraries(folder, files, &plugins)?))
+    };
+    packages.iter().map(fetch).collect()
+}
+
+/// Where plugins are put on a machine that the known packages are for.
+fn plugin_cache(name: &str) -> Result<PathBuf> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         let machine = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
         let problem = format!("the known packages are for linux on x86_64, and this is {machine}");
         return Err(Error::Fetch { package: format!("a plugin for {name}"), problem });
     }
-    let sources: Vec<Source> = sources.into_iter().collect();
     let cache = cache_directory().ok_or_else(|| {
         let variables = "XLANN_CACHE, XDG_CACHE_HOME or HOME";
         Error::argument("install", variables, "set", "none of them")
     })?;
-    let plugins = cache.join("plugins");
-    for (wheel, member) in companions {
-        wheel.fetch(member, &plugins.join(member))?;
-    }
-    install(&plugins.join(name), &sources, |(wheel, member), path| wheel.fetch(member, path))
+    Ok(cache.join("plugins"))
 }
 
 /// Gets the library of the first source that can be had into `folder`.

@@ -11,8 +11,8 @@
 //! ```
 
 pub use executable::ExecutableFile;
-pub use install::Installed;
-pub(crate) use install::install_plugin;
+pub use install::{Installed, Libraries};
+pub(crate) use install::{install_libraries, install_plugin};
 pub use mapped::MappedArray;
 pub use npy::write_npy;
 pub use wheel::{Fetched, Wheel};

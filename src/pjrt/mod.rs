@@ -27,7 +27,9 @@ pub use compile::{CompileOptions, Program};
 pub use compiled::{Compiled, CompiledMemory, OptimizedProgram};
 pub use event::Event;
 pub use executable::{Executable, Signature};
+pub use libraries::Library;
 pub use plugin::Plugin;
+pub(crate) use search::package_folders;
 pub use search::{Candidate, PluginSpec, cache_directory, search_order};
 pub use topology::Topology;
 
@@ -45,6 +47,7 @@ mod elf;
 mod event;
 mod executable;
 mod ffi;
+mod libraries;
 mod memory;
 mod plugin;
 mod search;

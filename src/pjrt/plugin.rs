@@ -88,16 +88,8 @@ impl Plugin {
         if is_cut_short(&canonical).map_err(|problem| refused(problem.to_string()))? {
             return Err(refused("it is cut short".into()));
         }
-        // SAFETY: initialisers of the library run; that they are well-behaved is what a user who names the file
-        // vouches for.
-        let library = unsafe { unix::Library::open(Some(&canonical), unix::RTLD_LAZY | unix::RTLD_GLOBAL) }
-            .map_err(|problem| {
-            // The reason is only in the source: the error itself says that dlopen failed.
-            let reason = problem.source().map_or(problem.to_string(), |reason| reason.to_string());
-            refused(format!("it cannot be loaded: {reason}"))
-        })?;
         // Never unloaded, not even if refused: plugins start threads as soon as they are loaded.
-        let library = ManuallyDrop::new(library);
+        let library = open_library(&canonical).map_err(refused)?;
         // SAFETY: in every plugin the symbol is a function of this type.
         let get_api = unsafe { library.get::<unsafe extern "C" fn() -> *const PJRT_Api>(b"GetPjrtApi\0") }
             .map_err(|_| refused("it has no function GetPjrtApi".into()))?;
@@ -120,8 +112,10 @@ impl Plugin {
 
     /// Loads the first plugin in the [search order](search_order) of `spec` that exists.
     ///
-    /// Sets the environment variables that the specification gives for a machine without devices, where they are
-    /// unset: a program that reads its environment in C on another thread should find its plugins before it does.
+    /// On a machine with devices of its kind, the shared libraries that the plugin runs programs with are loaded before
+    /// it, those that [are found](PluginSpec::find_libraries). On one without, sets the environment variables that the
+    /// specification gives for that, where they are unset: a program that reads its environment in C on another thread
+    /// should find its plugins before it does.
     ///
     /// # Errors
     /// [`Error::PluginNotFound`] where there is none; [`Error::Plugin`] where the first that exists is of no
@@ -141,10 +135,14 @@ impl Plugin {
         let candidates = search_order(spec);
         match candidates.iter().find(|candidate| candidate.exists || candidate.required) {
             Some(candidate) => {
-                if !spec.device_files.iter().any(|file| Path::new(file).exists()) {
+                let path = candidate.path.canonicalize().unwrap_or(candidate.path.clone());
+                if spec.has_devices() {
+                    // What is missing is told when a client is created: to compile, none is needed.
+                    let _ = spec.load_libraries(&path);
+                } else {
                     set_environment(spec.environment);
                 }
-                Plugin::load(&candidate.path)
+                Plugin::load(path)
             }
             None => Err(Error::PluginNotFound {
                 name: spec.name.into(),
@@ -206,6 +204,28 @@ impl Plugin {
     pub(super) fn api(&self) -> &'static Api {
         &self.loaded.api
     }
+}
+
+/// Loads a shared library for ever, so that whoever asks for it by its name is given this one. A name without a folder
+/// is looked for by the system's loader.
+///
+/// # Errors
+/// [`Error::Plugin`] where it is not found, or cannot be loaded.
+pub(super) fn load_library(file: &Path) -> Result<()> {
+    let refused = |problem| Error::Plugin { path: file.to_owned(), problem };
+    open_library(file).map(drop).map_err(refused)
+}
+
+/// Loads a shared library for ever; the problem where it cannot be.
+fn open_library(file: &Path) -> Result<ManuallyDrop<unix::Library>, String> {
+    // SAFETY: initialisers of the library run; that they are well-behaved is what a user who names or installs the file
+    // vouches for.
+    let library = unsafe { unix::Library::open(Some(file), unix::RTLD_LAZY | unix::RTLD_GLOBAL) };
+    library.map(ManuallyDrop::new).map_err(|problem| {
+        // The reason is only in the source: the error itself says that dlopen failed.
+        let reason = problem.source().map_or(problem.to_string(), |reason| reason.to_string());
+        format!("it cannot be loaded: {reason}")
+    })
 }
 
 /// Sets environment variables where they are unset.

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::data::Libraries;
+
 /// Which plugin is looked for: data that a target gives.
 ///
 /// ```
@@ -20,12 +22,19 @@ pub struct PluginSpec {
     pub device_files: &'static [&'static str],
     /// The paths of known plugins within a Python package directory, the preferred one first.
     pub members: &'static [&'static str],
+    /// The shared libraries that the plugin runs programs with, in the order in which they are loaded.
+    pub libraries: &'static [Libraries],
 }
 
 impl PluginSpec {
     /// The environment variable that names the plugin's file, such as `XLANN_CPU_PLUGIN`.
     pub fn environment_variable(&self) -> String {
         format!("XLANN_{}_PLUGIN", self.name.to_uppercase())
+    }
+
+    /// Whether any of the files is there by which the machine's devices are known.
+    pub fn has_devices(&self) -> bool {
+        self.device_files.iter().any(|file| Path::new(file).exists())
     }
 
     /// The names of the members, without their directories.
@@ -60,8 +69,9 @@ pub struct Candidate {
 ///
 /// 1. the file that the environment variable `XLANN_<NAME>_PLUGIN` names; where it is set, nothing else counts;
 /// 2. the [cache directory](cache_directory), as `plugins/<name>/<file>`;
-/// 3. the Python packages of the active environment, which is `$VIRTUAL_ENV` or else `$CONDA_PREFIX`, as
-///    `lib/python3*/site-packages/<member>`;
+/// 3. the Python packages of the active environment, which is `$VIRTUAL_ENV`, else `$CONDA_PREFIX`, else the one whose
+///    `bin` folder has the first `python3` of `$PATH`, as `lib/python3*/site-packages/<member>` (on Debian
+///    `dist-packages`, also under `local`);
 /// 4. the directories of `$LD_LIBRARY_PATH`, as `<file>`.
 ///
 /// ```
@@ -123,14 +133,12 @@ fn candidates(spec: &PluginSpec, lookup: Lookup) -> Vec<Candidate> {
             add("cache", cache.join("plugins").join(spec.name).join(file));
         }
     }
-    for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-        let Some(environment) = directory(lookup, name) else { continue };
+    if let Some((place, environment)) = active_environment(lookup) {
         for packages in site_packages(&environment) {
             for member in spec.members {
-                add(&format!("${name}"), packages.join(member));
+                add(place, packages.join(member));
             }
         }
-        break;
     }
     if let Some(paths) = lookup("LD_LIBRARY_PATH") {
         for directory in std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()) {
@@ -142,16 +150,42 @@ fn candidates(spec: &PluginSpec, lookup: Lookup) -> Vec<Candidate> {
     found
 }
 
-/// The package directories of a Python environment, in order of their names.
+/// The Python environment that is active, and what tells.
+fn active_environment(lookup: Lookup) -> Option<(&'static str, PathBuf)> {
+    let named = |place: &'static str| Some((place, directory(lookup, place.trim_start_matches('$'))?));
+    named("$VIRTUAL_ENV").or_else(|| named("$CONDA_PREFIX")).or_else(|| {
+        let paths = lookup("PATH")?;
+        let folder = std::env::split_paths(&paths).find(|folder| folder.join("python3").is_file())?;
+        Some(("python3 of $PATH", folder.parent()?.to_owned()))
+    })
+}
+
+/// The package directories of a Python environment that there are, in order of their names.
 fn site_packages(environment: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = environment.join("lib").read_dir() else { return Vec::new() };
-    let mut directories: Vec<_> = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
-        .map(|entry| entry.path().join("site-packages"))
-        .collect();
+    let mut directories = Vec::new();
+    for libraries in [environment.join("lib"), environment.join("local/lib")] {
+        let Ok(entries) = libraries.read_dir() else { continue };
+        let pythons = entries.flatten().map(|entry| entry.path());
+        let pythons = pythons.filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python3"))
+        });
+        let packages = |python: PathBuf| ["site-packages", "dist-packages"].map(|name| python.join(name));
+        directories.extend(pythons.flat_map(packages).filter(|path| path.is_dir()));
+    }
     directories.sort();
     directories
+}
+
+/// The folders in which packages stand that go with a plugin: those that it is in, at any depth, and the Python packages
+/// of the active environment.
+pub(crate) fn package_folders(plugin: &Path) -> Vec<PathBuf> {
+    package_folders_in(plugin, &|name| std::env::var_os(name))
+}
+
+fn package_folders_in(plugin: &Path, lookup: Lookup) -> Vec<PathBuf> {
+    let above = plugin.ancestors().skip(1).map(Path::to_owned);
+    let environment = active_environment(lookup);
+    above.chain(environment.map(|(_, environment)| site_packages(&environment)).unwrap_or_default()).collect()
 }
 
 #[cfg(test)]
@@ -163,6 +197,7 @@ mod tests {
         environment: &[],
         device_files: &[],
         members: &["first/one.so", "second/two.so"],
+        libraries: &[],
     };
 
     fn order(variables: &[(&str, &Path)]) -> Vec<Candidate> {
@@ -207,6 +242,34 @@ mod tests {
         );
         assert!(found.iter().all(|candidate| candidate.exists
             == candidate.path.ends_with("env/lib/python3.12/site-packages/second/two.so")));
+    }
+
+    #[test]
+    fn the_python_on_the_path_is_asked_where_no_environment_is_active() {
+        let root = tempfile::tempdir().unwrap();
+        let packages = root.path().join("local/lib/python3.12/dist-packages");
+        std::fs::create_dir_all(&packages).unwrap();
+        std::fs::create_dir(root.path().join("bin")).unwrap();
+        let path = std::env::join_paths(["/nowhere".into(), root.path().join("bin")]).unwrap();
+        let path = Path::new(&path);
+        assert_eq!(order(&[("PATH", path)]), []);
+        std::fs::write(root.path().join("bin/python3"), "").unwrap();
+        let found = order(&[("PATH", path)]);
+        assert_eq!(found[0].path, packages.join("first/one.so"));
+        assert_eq!(found[0].place, "python3 of $PATH");
+        assert_eq!(order(&[("VIRTUAL_ENV", Path::new("/nowhere")), ("PATH", path)]), []);
+    }
+
+    #[test]
+    fn packages_that_go_with_a_plugin_stand_above_it_and_in_the_environment() {
+        let root = tempfile::tempdir().unwrap();
+        let packages = root.path().join("lib/python3.12/site-packages");
+        std::fs::create_dir_all(&packages).unwrap();
+        let lookup = |name: &str| (name == "VIRTUAL_ENV").then(|| root.path().as_os_str().to_owned());
+        let folders = package_folders_in(Path::new("/cache/plugins/cuda13/plugin.so"), &lookup);
+        let above = ["/cache/plugins/cuda13", "/cache/plugins", "/cache", "/"].map(PathBuf::from);
+        assert_eq!(folders[..4], above);
+        assert_eq!(folders[4..], [packages]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub const PLATFORM: Platform = Platform {
         environment: &[("TF_CPP_MIN_LOG_LEVEL", "1")],
         device_files: &[],
         members: &["lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so", "fastatomstruct_xla_cpu/libpjrt_cpu.so"],
+        libraries: &[],
     },
     wheels: &[LAMMPS_JAX_PJRT_CPU, FASTATOMSTRUCT_XLA_CPU],
     companions: &[],
@@ -50,6 +51,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fuses_into_top_k: false,
     native: &[],
     searched: &[DType::F32, DType::F64],
+    keeps_no_scores: &[],
     // They stay in the processor's cache.
     score_budget: 16 << 20,
     width_multiple: 1,

@@ -1,6 +1,8 @@
 //! NVIDIA GPUs, through JAX's CUDA plugin.
 
-use crate::data::Wheel;
+use std::collections::HashMap;
+
+use crate::data::{Libraries, Wheel};
 use crate::lower::{Capabilities, Form};
 use crate::pjrt::{PluginSpec, Value};
 use crate::target::{Platform, TopologySpec};
@@ -22,6 +24,7 @@ pub const PLATFORM: Platform = Platform {
         environment: &[("TF_CPP_MIN_LOG_LEVEL", "2")],
         device_files: &["/dev/nvidiactl"],
         members: &["jax_plugins/xla_cuda13/xla_cuda_plugin.so"],
+        libraries: &LIBRARIES,
     },
     wheels: &[JAX_CUDA13_PJRT],
     companions: &[
@@ -29,14 +32,20 @@ pub const PLATFORM: Platform = Platform {
         (NVIDIA_NVVM, "nvidia/cu13/nvvm/libdevice/libdevice.10.bc"),
     ],
     // Else it takes most of each GPU's memory for itself.
-    client_options: &[("preallocate", Value::Bool(false))],
+    client_options: &[
+        ("preallocate", Value::Bool(false)),
+        ("memory_fraction", Value::Float(MEMORY_FRACTION)),
+    ],
     xla_options: &[],
-    // Where ptxas and libdevice are.
     device_count_option: None,
+    // Where ptxas and libdevice are.
     folder_options: &[("xla_gpu_cuda_data_dir", "nvidia/cu13")],
     describe: Some(describe),
     capabilities: &CAPABILITIES,
 };
+
+/// How much of a GPU's memory a client may take: as much as XLA's own scheduling of a program counts on.
+const MEMORY_FRACTION: f32 = 0.8;
 
 /// What is lowered for GPUs.
 ///
@@ -59,6 +68,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     native: &[],
     searched: &[DType::F16, DType::BF16, DType::F32, DType::F64],
     // A small part of the memory, and enough for the matrix product to take its time.
+    keeps_no_scores: &[],
     score_budget: 1 << 30,
     width_multiple: 1,
 };
@@ -192,7 +202,7 @@ device_description_str: \"{description}\"
 }
 
 /// The fields without which XLA's compiler has nothing to go by: it takes what is absent to be zero.
-const REQUIRED: [&str; 17] = [
+const REQUIRED: [&str; 16] = [
     "threads_per_block_limit",
     "threads_per_warp",
     "shared_memory_per_block",
@@ -207,7 +217,6 @@ const REQUIRED: [&str; 17] = [
     "l2_cache_size",
     "clock_rate_ghz",
     "device_memory_size",
-    "cuda_compute_capability",
     "registers_per_core_limit",
     "registers_per_block_limit",
 ];
@@ -222,43 +231,72 @@ fn describe(name: &str) -> Result<TopologySpec> {
             if !std::path::Path::new(name).exists() {
                 return Err(Error::argument("target", "gpu", expected, format!("{name:?}")));
             }
-            let config = std::fs::read_to_string(name).map_err(Error::io(name))?;
-            check_target_config(name, &config)?;
-            config
+            std::fs::read_to_string(name).map_err(Error::io(name))?
         }
     };
-    let device_memory = number(&target_config, "device_memory_size");
+    let memory = check_target_config(name, &target_config)?;
     let options =
         vec![("target_config", Value::String(target_config)), ("topology", Value::String("1x1x1".into()))];
     Ok(TopologySpec {
         name: name.to_owned(),
         options,
-        device_memory,
+        device_memory: Some((memory as f64 * f64::from(MEMORY_FRACTION)) as u64),
         devices_per_chip: 1,
         // More of them are no topology that is known by a name.
         sizes: Vec::new(),
     })
 }
 
-/// The number after the name of a field in text format.
-fn number(config: &str, field: &str) -> Option<u64> {
-    let (_, rest) = config.split_once(field)?;
-    let digits = rest.trim_start().strip_prefix(':')?.trim_start();
-    digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+/// The numbers of a target config in text format, by the names of their fields and of the messages around those.
+fn numbers(config: &str) -> HashMap<(String, String), f64> {
+    let mut numbers = HashMap::new();
+    // The names of the messages around, and of the field at hand.
+    let (mut messages, mut field) = (Vec::new(), String::new());
+    let mut rest = config;
+    while let Some(first) = rest.chars().next() {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
+        let end = match first {
+            '#' => rest.find('\n').unwrap_or(rest.len()),
+            '"' | '\'' => rest[1..].find(first).map_or(rest.len(), |length| length + 2),
+            _ if is_word(first) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at(end);
+        rest = after;
+        match first {
+            '{' | '<' => messages.push(std::mem::take(&mut field)),
+            '}' | '>' => drop(messages.pop()),
+            _ if is_word(first) => match token.parse() {
+                Ok(number) => {
+                    let message = messages.last().cloned().unwrap_or_default();
+                    numbers.insert((message, std::mem::take(&mut field)), number);
+                }
+                Err(_) => field = token.to_owned(),
+            },
+            _ => {}
+        }
+    }
+    numbers
 }
 
-/// Requires that a target config has the fields that matter; the plugin checks the rest.
-fn check_target_config(name: &str, config: &str) -> Result<()> {
-    let words: Vec<&str> = config
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
-        .collect();
-    let missing: Vec<_> = REQUIRED.into_iter().filter(|field| !words.contains(field)).collect();
-    if missing.is_empty() {
-        return Ok(());
+/// Requires that a target config has the fields that matter, and gives the memory of the device; the plugin checks the
+/// rest.
+fn check_target_config(name: &str, config: &str) -> Result<u64> {
+    let numbers = numbers(config);
+    let number = |(message, field): (&str, &str)| numbers.get(&(message.into(), field.into())).copied();
+    let required = REQUIRED.into_iter().map(|field| ("gpu_device_info", field));
+    let required = required.chain([("cuda_compute_capability", "major")]);
+    let is_missing = |&field: &(&str, &str)| number(field).is_none_or(|number| number <= 0.0);
+    let missing: Vec<_> =
+        required.filter(is_missing).map(|(message, field)| format!("{message}.{field}")).collect();
+    match number(("gpu_device_info", "device_memory_size")) {
+        Some(memory) if missing.is_empty() => Ok(memory as u64),
+        _ => {
+            let expected =
+                format!("a GpuTargetConfigProto in text format with positive {}", missing.join(", "));
+            Err(Error::argument("target", format!("target config {name}"), expected, "none"))
+        }
     }
-    let expected = format!("a GpuTargetConfigProto in text format with {}", missing.join(", "));
-    Err(Error::argument("target", format!("target config {name}"), expected, "none"))
 }
 
 /// JAX's CUDA plugin, API 0.112: `jax_plugins/xla_cuda13/xla_cuda_plugin.so`.
@@ -288,6 +326,132 @@ const NVIDIA_NVVM: Wheel = Wheel {
     sha256: "c41bfa362e407405163f103c2229f0765f8cc2ed7d148b754dc77f228bf7e070",
 };
 
+/// What JAX loads before the plugin, in its order; it refuses to start without those that are required here. The plugin
+/// finds them itself where they stand to it as in Python's packages, by its run path; some of them do not find each other.
+/// All are of CUDA 13.5, as ptxas, and 2.0 GB to fetch. What JAX loads beside is nvshmem, for several machines.
+const LIBRARIES: [Libraries; 10] = [
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cuda-runtime",
+            "13.5.37",
+            "manylinux_2_17_x86_64",
+            "df2b79a8852f10d1fef8c848489c49eebb5754051bf870202a862831412b179d",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcudart.so.13"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cuda-nvrtc",
+            "13.5.37",
+            "manylinux_2_12_x86_64",
+            "86b4d68058807988b7d9af5b44917a0601e9c337f35ccd657bfb3c759ff8d8bc",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libnvrtc.so.13"],
+        required: false,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-nvjitlink",
+            "13.5.37",
+            "manylinux_2_12_x86_64",
+            "280d7cb9649704145f074b8dbde500de04ce02d0872e066e20a83c17bcaa93eb",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libnvJitLink.so.13"],
+        required: false,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cublas",
+            "13.10.0.20",
+            "manylinux_2_5_x86_64",
+            "dcc6d63884c53d07e267ce7e6feac17b2538cebaafec5db865736c3e28e4dc84",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcublasLt.so.13", "libcublas.so.13"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-nccl-cu13",
+            "2.32.3",
+            "manylinux_2_27_x86_64",
+            "1459723080ac889d73a26edfa3e04383a7928ab31ac8f0ec43b3ea9548b04ff3",
+        ),
+        folder: "nvidia/nccl/lib",
+        files: &["libnccl.so.2"],
+        required: false,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cuda-cupti",
+            "13.5.25",
+            "manylinux_2_25_x86_64",
+            "9dcca41c12a734192b14e7128ae116bc9ce1b9da686e2ebf48ae7a4415f76650",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcupti.so.13"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cusparse",
+            "12.9.4.2",
+            "manylinux_2_17_x86_64",
+            "072667e58c851a318738f5527a12eb225cbf058803f2ea451c722d8cf8edddec",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcusparse.so.12"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cusolver",
+            "12.4.1.2",
+            "manylinux_2_27_x86_64",
+            "b3b8e02fd2f2df869369af075dc3a179d43f6f7b85e94632a7dce556697be044",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcusolver.so.12"],
+        required: false,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cufft",
+            "12.5.0.14",
+            "manylinux_2_17_x86_64",
+            "b8be26837a5abad2b5b74f3e92dd29f622a42934b355be0961a48712cbba23ad",
+        ),
+        folder: "nvidia/cu13/lib",
+        files: &["libcufft.so.12"],
+        required: true,
+    },
+    Libraries {
+        wheel: nvidia(
+            "nvidia-cudnn-cu13",
+            "9.28.0.42",
+            "manylinux_2_27_x86_64",
+            "7358353c75bb121a58e5f7712fe6d588883dc1df8ba00f428237e44e97543c4d",
+        ),
+        folder: "nvidia/cudnn/lib",
+        files: &["libcudnn.so.9"],
+        required: true,
+    },
+];
+
+/// A wheel of NVIDIA's, for any Python.
+const fn nvidia(
+    package: &'static str,
+    version: &'static str,
+    platform: &'static str,
+    sha256: &'static str,
+) -> Wheel {
+    Wheel { package, version, python: "py3", platform, sha256 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,9 +465,28 @@ mod tests {
 
     #[test]
     fn fields_that_are_missing_are_named() {
-        let config = MODELS[0].target_config().replace("core_count: 132", "");
-        let error = check_target_config("mine.txt", &config).unwrap_err().to_string();
-        assert!(error.contains("mine.txt") && error.contains("with core_count"), "{error}");
+        let whole = MODELS[0].target_config();
+        for (line, instead) in [
+            ("  core_count: 132\n", ""),
+            ("core_count: 132", "# core_count: 132"),
+            ("core_count: 132", "core_count: 0"),
+            ("core_count: 132", "core_count: -132"),
+            ("core_count: 132", "core_count: many"),
+            ("core_count: 132", "\"core_count: 132\""),
+            ("core_count: 132", "other { core_count: 132 }"),
+            ("threads_per_warp: 32", "threads_per_warp: 0"),
+            ("major: 9 minor: 0", ""),
+        ] {
+            assert!(whole.contains(line), "{line}");
+            let error =
+                check_target_config("mine.txt", &whole.replace(line, instead)).unwrap_err().to_string();
+            let field = line.trim().split(':').next().unwrap();
+            assert!(error.contains("mine.txt") && error.contains(field), "{error}");
+        }
+        let commented = whole.replace("core_count", "# device_memory_size is bytes\n  core_count");
+        assert_eq!(check_target_config("mine.txt", &commented).unwrap(), MODELS[0].device_memory_size);
+        let packed = whole.replace(": ", ":").replace('\n', " ");
+        assert_eq!(check_target_config("mine.txt", &packed).unwrap(), MODELS[0].device_memory_size);
     }
 
     #[test]
@@ -312,6 +495,6 @@ mod tests {
         assert!(error.contains("h100, h200, a100") && error.contains("h1000"), "{error}");
         let a100 = describe("a100").unwrap();
         assert_eq!(a100.options[1].1, Value::String("1x1x1".into()));
-        assert_eq!(a100.device_memory, Some(84_974_370_816));
+        assert_eq!(a100.device_memory, Some(67_979_497_665));
     }
 }

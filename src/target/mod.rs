@@ -26,12 +26,12 @@ pub mod tpu;
 
 use std::path::Path;
 
-use crate::data::{self, ExecutableFile, Installed, Wheel};
+use crate::data::{self, ExecutableFile, Fetched, Installed, Libraries, Wheel};
 use crate::graph::Function;
 use crate::lower::{self, Capabilities, Choice};
 use crate::pjrt::{
     Client, CompileOptions, Compiled, Device, Executable, Plugin, PluginSpec, Program, Signature, Topology,
-    Value,
+    Value, package_folders,
 };
 use crate::{Error, Result};
 
@@ -140,10 +140,29 @@ impl Platform {
         data::install_plugin(self.plugin.name, self.wheels.iter().copied().zip(members), self.companions)
     }
 
+    /// Puts the shared libraries that the plugin needs to run programs into the cache, unless they are there; gives
+    /// whether each package had to be fetched. For GPUs, these are two gigabytes to fetch.
+    ///
+    /// # Errors
+    /// As [`install`](Platform::install).
+    ///
+    /// ```no_run
+    /// use xlann::target::gpu;
+    ///
+    /// gpu::PLATFORM.install()?;
+    /// for (libraries, fetched) in gpu::PLATFORM.install_libraries()? {
+    ///     println!("{}: {fetched:?}", libraries.wheel);
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn install_libraries(&self) -> Result<Vec<(&'static Libraries, Fetched)>> {
+        data::install_libraries(self.plugin.name, self.plugin.libraries)
+    }
+
     /// Attaches to the platform's devices through the plugin that [`Plugin::find`] finds.
     ///
     /// # Errors
-    /// Where no plugin is found, or it cannot be loaded or finds no device.
+    /// Where no plugin is found, it cannot be loaded or finds no device, or a library that it needs is missing.
     ///
     /// ```
     /// use xlann::target::Platform;
@@ -182,7 +201,12 @@ impl Platform {
     }
 
     fn session_of(&self, options: &[(&str, Value)]) -> Result<Session> {
-        let client = Client::new(Plugin::find(&self.plugin)?, options)?;
+        let plugin = Plugin::find(&self.plugin)?;
+        if self.plugin.has_devices() {
+            // As the plugin was found they were loaded, but for what is missing.
+            self.plugin.load_libraries(plugin.path())?;
+        }
+        let client = Client::new(plugin, options)?;
         Ok(Session { client, platform: *self })
     }
 
@@ -190,8 +214,8 @@ impl Platform {
     fn compile_options(&self, plugin: Plugin) -> CompileOptions {
         let fixed = self.xla_options.iter().map(|&(name, value)| (name.to_owned(), Value::Bool(value)));
         let folders = self.folder_options.iter().filter_map(|&(name, folder)| {
-            let folder =
-                plugin.path().ancestors().map(|near| near.join(folder)).find(|folder| folder.is_dir())?;
+            let folders = package_folders(plugin.path()).into_iter().map(|near| near.join(folder));
+            let folder = folders.into_iter().find(|folder| folder.is_dir())?;
             Some((name.to_owned(), Value::String(folder.to_str()?.to_owned())))
         });
         CompileOptions { overrides: fixed.chain(folders).collect(), ..CompileOptions::default() }

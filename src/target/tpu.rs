@@ -46,7 +46,7 @@ use crate::data::Wheel;
 use crate::lower::{Capabilities, Form};
 use crate::pjrt::PluginSpec;
 use crate::target::{Platform, TopologySpec};
-use crate::{DType, Result};
+use crate::{DType, Error, Result};
 
 /// Cloud TPUs: those of this machine, or of a topology such as `v5e:2x2`, for which libtpu compiles without any.
 ///
@@ -69,6 +69,7 @@ pub const PLATFORM: Platform = Platform {
         ],
         device_files: &["/dev/accel0", "/dev/vfio/0"],
         members: &["libtpu/libtpu.so"],
+        libraries: &[],
     },
     wheels: &[LIBTPU],
     companions: &[],
@@ -102,8 +103,9 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fuses_into_top_k: true,
     native: &[DType::F16, DType::BF16, DType::F32],
     searched: &[DType::BF16, DType::F32],
-    // The native forms keep none.
-    score_budget: usize::MAX,
+    keeps_no_scores: &[Form::Native, Form::NativeTight],
+    // A small part of the memory.
+    score_budget: 1 << 30,
     // libtpu stores a matrix of another width by columns, which wastes less, and gathers rows of one stored by rows.
     width_multiple: 128,
 };
@@ -124,8 +126,10 @@ pub struct Generation {
     pub device_memory: u64,
     /// How many devices a chip is.
     pub devices_per_chip: usize,
-    /// What chips are put together to, the smallest first.
+    /// What Cloud TPU puts chips together to, the smallest first.
     pub topologies: &'static [&'static str],
+    /// The chips of a whole pod in each dimension.
+    pub pod: [usize; 3],
 }
 
 /// The generations of which more is known than that libtpu compiles for them.
@@ -138,11 +142,41 @@ pub struct Generation {
 /// assert_eq!(names, ["v4", "v5e", "v5p", "v6e", "tpu7x"]);
 /// ```
 pub const GENERATIONS: [Generation; 5] = [
-    Generation { name: "v4", device_memory: 16 << 30, devices_per_chip: 2, topologies: &TORI },
-    Generation { name: "v5e", device_memory: 16 << 30, devices_per_chip: 1, topologies: &MESHES },
-    Generation { name: "v5p", device_memory: 96 << 30, devices_per_chip: 1, topologies: &TORI },
-    Generation { name: "v6e", device_memory: 32 << 30, devices_per_chip: 1, topologies: &MESHES },
-    Generation { name: "tpu7x", device_memory: 96 << 30, devices_per_chip: 2, topologies: &TORI },
+    Generation {
+        name: "v4",
+        device_memory: 16 << 30,
+        devices_per_chip: 2,
+        topologies: &TORI,
+        pod: [16, 16, 16],
+    },
+    Generation {
+        name: "v5e",
+        device_memory: 16 << 30,
+        devices_per_chip: 1,
+        topologies: &MESHES,
+        pod: [16, 16, 1],
+    },
+    Generation {
+        name: "v5p",
+        device_memory: 96 << 30,
+        devices_per_chip: 1,
+        topologies: &TORI,
+        pod: [16, 20, 28],
+    },
+    Generation {
+        name: "v6e",
+        device_memory: 32 << 30,
+        devices_per_chip: 1,
+        topologies: &MESHES,
+        pod: [16, 16, 1],
+    },
+    Generation {
+        name: "tpu7x",
+        device_memory: 96 << 30,
+        devices_per_chip: 2,
+        topologies: &TORI,
+        pod: [16, 24, 24],
+    },
 ];
 
 const MESHES: [&str; 8] = ["1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"];
@@ -151,9 +185,25 @@ const TORI: [&str; 10] =
     ["2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16"];
 
 /// A topology of that name; whether there is one is for libtpu to say.
+///
+/// Of sizes that it does not expect, libtpu ends the process: those are refused here.
 fn describe(name: &str) -> Result<TopologySpec> {
-    let generation = name.split_once(':').map_or(name, |(generation, _)| generation);
+    // As libtpu reads names: a generation, the sizes of a slice, and perhaps how its ends are connected.
+    let (generation, slice) = name.split_once([':', '=', '_']).unwrap_or((name, ""));
+    let sizes = slice.split('_').next().unwrap_or("").split('x').map(|size| size.parse().unwrap_or(0));
+    let mut sizes: Vec<usize> = sizes.filter(|&size| size != 1).collect();
     let known = GENERATIONS.iter().find(|known| known.name == generation);
+    let mut pod = known.map_or([128; 3], |known| known.pod);
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    pod.sort_unstable_by(|a, b| b.cmp(a));
+    let fits =
+        sizes.len() <= pod.len() && sizes.iter().zip(pod).all(|(&size, most)| (1..=most).contains(&size));
+    if !fits || generation.is_empty() {
+        let [x, y, z] = known.map_or(pod, |known| known.pod).map(|size| size.to_string());
+        let whole = if z == "1" { format!("{x}x{y}") } else { format!("{x}x{y}x{z}") };
+        let expected = format!("a generation and sizes up to {whole}, such as v5e:2x2 or v5p:2x2x1");
+        return Err(Error::argument("target", "topology", expected, format!("{name:?}")));
+    }
     let topologies = known.map_or(&[][..], |known| known.topologies);
     Ok(TopologySpec {
         name: name.to_owned(),
@@ -172,3 +222,40 @@ const LIBTPU: Wheel = Wheel {
     platform: "manylinux_2_31_x86_64",
     sha256: "ba67ddbfdbac61c8da1fafc26cd51b93e9fe4d298016e2882eb986b1718cba34",
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topologies_of_known_generations_are_slices_of_a_pod() {
+        for name in
+            ["v5e:2x2", "v5e:16x16", "v5e:2x4x1", "v4:2x2x1", "v5p:16x20x28", "v5p:28x16x20", "v3:32x32"]
+        {
+            assert_eq!(describe(name).unwrap().name, name);
+        }
+        assert_eq!(describe("v4:4x4x8_untwisted").unwrap().devices_per_chip, 2);
+        for name in [
+            "v5e",
+            "v5e:",
+            "v5e:a",
+            "v5e:2xa",
+            "v5e:0x0",
+            "v5e:2x0",
+            "v5e:2x2x2",
+            "v5e:16x32",
+            "v5e:16x16x16",
+            "v4:0x0x0",
+            "v5p:2x2x2x2",
+            "v5p:29x1x1",
+            "v3:0x0",
+            "v3:9999x9999",
+            ":2x2",
+            "v5e:-1x2",
+        ] {
+            let refusal = describe(name).unwrap_err().to_string();
+            assert!(refusal.contains("such as v5e:2x2"), "{name}: {refusal}");
+        }
+        assert!(describe("v5e:32x32").unwrap_err().to_string().contains("up to 16x16,"));
+    }
+}

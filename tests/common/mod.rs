@@ -1,10 +1,13 @@
 //! What the tests share: the plugin that they run on.
+//!
+//! Tests of what functions compute run on the platform that the environment variable `XLANN_TEST_PLATFORM` names, one of
+//! `cpu`, `gpu` and `tpu`, by default the CPU. What is about the CPU, or about one plugin, runs on that.
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::sync::LazyLock;
 
 use xlann::pjrt::{Buffer, Client, CompileOptions, Device, Executable, Program, Signature};
-use xlann::target::cpu;
+use xlann::target::Platform;
 use xlann::{Array, Error, Function, Result, Session, Shape, lower};
 
 /// What needs a plugin, such as a session.
@@ -31,16 +34,36 @@ pub fn skip(platform: &str, problem: &dyn std::fmt::Display) {
     println!("skipped on the {platform}: {problem}");
 }
 
-/// A session on the CPU, one for all tests of a file; see [`found`].
+/// The platform that is tested.
+pub fn platform() -> &'static Platform {
+    let name = std::env::var("XLANN_TEST_PLATFORM").unwrap_or("cpu".into());
+    Platform::named(&name).unwrap_or_else(|problem| panic!("XLANN_TEST_PLATFORM: {problem}"))
+}
+
+/// A session on the platform that is tested, one for all tests of a file; see [`found`].
 pub fn session() -> Option<&'static Session> {
-    static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| found("cpu", Session::cpu()));
+    static SESSION: LazyLock<Option<Session>> =
+        LazyLock::new(|| found(platform().name(), platform().session()));
     SESSION.as_ref()
 }
 
-/// A session with 4 devices on the CPU, one for all tests of a file, where that of [`session`] is one.
+/// A session with 4 devices on the platform that is tested, one for all tests of a file. Where it has fewer, it prints
+/// that the test is skipped.
 pub fn devices() -> Option<&'static Session> {
-    static SESSION: LazyLock<Session> = LazyLock::new(|| cpu::PLATFORM.session_with_devices(4).unwrap());
-    session().map(|_| &*SESSION)
+    static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| match platform().session_with_devices(4) {
+        Err(problem @ Error::Argument { .. }) => {
+            println!("skipped on the {}: {problem}", platform().name());
+            None
+        }
+        session => found(platform().name(), session),
+    });
+    SESSION.as_ref()
+}
+
+/// A session on the CPU, one for all tests of a file, for what is about the CPU; see [`found`].
+pub fn cpu() -> Option<&'static Session> {
+    static SESSION: LazyLock<Option<Session>> = LazyLock::new(|| found("cpu", Session::cpu()));
+    SESSION.as_ref()
 }
 
 /// Runs a function on as many devices as there are lists of arguments, and gives what each has for results.
@@ -61,9 +84,9 @@ pub fn run_replicas(
     results.iter().map(|results| results.iter().map(Buffer::to_array).collect()).collect()
 }
 
-/// The client of that session.
+/// The client of a session on the CPU.
 pub fn cpu_client() -> Option<Client> {
-    session().map(|session| session.client().clone())
+    cpu().map(|session| session.client().clone())
 }
 
 /// MLIR's spelling of a shape, such as `tensor<2x3xf32>`.

@@ -5,9 +5,10 @@
 pub mod common;
 
 pub use common::{devices, session};
+use xlann::hlo::proto::PrecisionConfig;
 use xlann::lower::{self, Capabilities, Form, Options, lower};
 use xlann::pjrt::{Executable, Program, Signature};
-use xlann::{ApproxTopKOptions, Array, DType, Function, Result, Session, Shape, target};
+use xlann::{ApproxTopKOptions, Array, DType, Function, Result, Session, Shape};
 
 /// The dtypes that approximate top-k takes.
 pub const FLOATS: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
@@ -81,13 +82,14 @@ pub fn top_k(shape: &Shape, k: usize, min: bool, options: &ApproxTopKOptions) ->
     .unwrap()
 }
 
-/// Results of a function lowered for the CPU in a form: its plain operators on the interpreter and, where there is one,
-/// on the CPU, for each of several lists of arguments.
+/// Results of a function lowered for the platform that is tested in a form: its plain operators on the interpreter and,
+/// where there is one, on a device, for each of several lists of arguments.
 pub fn in_form(function: &Function, form: Option<Form>, arguments: &[Vec<Array>]) -> Vec<[Vec<Array>; 2]> {
-    in_form_of(&target::cpu::CAPABILITIES, function, form, arguments)
+    in_form_of(common::platform().capabilities, function, form, arguments)
 }
 
-/// As [`in_form`], lowered for any target. What only that has, the interpreter evaluates twice.
+/// As [`in_form`], lowered for any target. What the platform that is tested does not have, the interpreter evaluates
+/// twice.
 pub fn in_form_of(
     capabilities: &Capabilities,
     function: &Function,
@@ -97,7 +99,9 @@ pub fn in_form_of(
     let lowered = lower(function, capabilities, &Options { approx_top_k: form }).unwrap().function;
     lowered.check().unwrap_or_else(|problem| panic!("{problem}\n{lowered}"));
     let plain = lowered.equations().iter().all(|equation| equation.operator() != "custom_call");
-    let executable = session().filter(|_| plain).map(|session| session.compile(&lowered).unwrap());
+    let runs = plain || capabilities == common::platform().capabilities;
+    let executable =
+        session_for(&lowered).filter(|_| runs).map(|session| compile(session, &lowered).unwrap());
     arguments
         .iter()
         .map(|arguments| {
@@ -166,10 +170,10 @@ pub fn indices(dims: &[usize]) -> Vec<Vec<usize>> {
 /// Where the function does not hold, or a backend's results differ by more than rounding.
 pub fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
     let expected = run_hlo(function, arguments);
-    if let Some(session) = session() {
+    if let Some(session) = session_for(function) {
         let text = lower::stablehlo(function, session.platform().capabilities).unwrap();
-        let executable =
-            stablehlo(session, function, &text).unwrap_or_else(|problem| panic!("{problem}\n{text}"));
+        let executable = stablehlo(session, function, &precise_text(&text))
+            .unwrap_or_else(|problem| panic!("{problem}\n{text}"));
         run_on(&executable, arguments, &expected, &text);
     }
     expected
@@ -179,8 +183,8 @@ pub fn run(function: &Function, arguments: &[Array]) -> Vec<Array> {
 pub fn run_hlo(function: &Function, arguments: &[Array]) -> Vec<Array> {
     function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     let expected = function.eval(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
-    if let Some(session) = session() {
-        let executable = session.compile(function).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
+    if let Some(session) = session_for(function) {
+        let executable = compile(session, function).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
         run_on(&executable, arguments, &expected, function);
     }
     expected
@@ -191,7 +195,7 @@ pub fn run_replicas(function: &Function, arguments: &[Vec<Array>]) -> Vec<Vec<Ar
     function.check().unwrap_or_else(|problem| panic!("{problem}\n{function}"));
     let expected =
         function.eval_replicas(arguments).unwrap_or_else(|problem| panic!("{problem}\n{function}"));
-    if let Some(session) = devices() {
+    if let Some(session) = devices().filter(|_| session_for(function).is_some()) {
         let got = common::run_replicas(session, function, arguments)
             .unwrap_or_else(|problem| panic!("{problem}\n{function}"));
         assert_eq!(got.len(), expected.len(), "{function}");
@@ -208,6 +212,36 @@ fn run_on(executable: &Executable, arguments: &[Array], expected: &[Array], cont
     for (got, expected) in got.iter().zip(expected) {
         assert_close(got, expected, context);
     }
+}
+
+/// The session of the platform that is tested, where that computes in the function's dtypes.
+fn session_for(function: &Function) -> Option<&'static Session> {
+    let has_f64 = common::platform().capabilities.searched.contains(&DType::F64);
+    session().filter(|_| has_f64 || !function.to_string().contains("f64["))
+}
+
+/// Compiles a function, with products of full precision: by default, GPUs and TPUs round f32 for their matrix units.
+fn compile(session: &Session, function: &Function) -> Result<Executable> {
+    let mut module = lower(function, session.platform().capabilities, &Options::default())?.module;
+    for instruction in module.computations.iter_mut().flat_map(|computation| &mut computation.instructions) {
+        if instruction.opcode == "dot" {
+            instruction.precision_config = Some(PrecisionConfig { operand_precision: vec![HIGHEST; 2] });
+        }
+    }
+    let signature = Signature::of(function);
+    session.client().compile(Program::Hlo(&module.to_bytes()), signature, &session.compile_options())
+}
+
+/// The number of the highest precision.
+const HIGHEST: i32 = 2;
+
+/// As [`compile`] does, of StableHLO.
+fn precise_text(text: &str) -> String {
+    let precise = |line: &str| match line.contains(" stablehlo.dot_general ") {
+        true => line.replacen(" : (", ", precision = [HIGHEST, HIGHEST] : (", 1),
+        false => line.to_owned(),
+    };
+    text.lines().map(|line| precise(line) + "\n").collect()
 }
 
 /// Compiles the StableHLO of a function.

@@ -17,6 +17,9 @@ impl Registry {
         let mut archive = zip::ZipWriter::new(File::create(folder.path().join("package.whl")).unwrap());
         archive.start_file(MEMBER, zip::write::SimpleFileOptions::default()).unwrap();
         archive.write_all(&b"library ".repeat(100_000)).unwrap();
+        for other in ["package/readme.txt", "package/part.so.1", "package/deep/far.so", "packages/other.so"] {
+            archive.start_file(other, zip::write::SimpleFileOptions::default()).unwrap();
+        }
         archive.finish().unwrap();
         let bytes = std::fs::read(folder.path().join("package.whl")).unwrap();
         let hash = sha256::text(&sha256::of_parts(&[&bytes]));
@@ -109,6 +112,28 @@ fn a_missing_member_is_refused() {
     let error = registry.wheel.fetch_with(&pip, "package/other.so", &destination).unwrap_err().to_string();
     assert!(error.starts_with("fetching package==1.0: the wheel's package/other.so: "), "{error}");
     assert_eq!(entries(destination.parent().unwrap()), 0);
+}
+
+#[test]
+fn the_libraries_of_a_folder_are_unpacked_to_the_same_folder() {
+    let registry = Registry::new();
+    let packages = registry.folder.path().join("cache");
+    let fetch = |files: &[&str], body: &str| {
+        let pip = Pip { commands: vec![registry.pip("pip", body)] };
+        registry.wheel.fetch_libraries_with(&pip, "package", files, &packages)
+    };
+    assert_eq!(fetch(&["library.so"], COPY).unwrap(), Fetched::Downloaded);
+    assert_eq!(std::fs::read(packages.join(MEMBER)).unwrap(), b"library ".repeat(100_000));
+    assert!(packages.join("package/part.so.1").is_file());
+    assert_eq!(entries(&packages), 1);
+    assert_eq!(entries(&packages.join("package")), 2);
+    // As long as they are all there, pip is not called.
+    assert_eq!(fetch(&["part.so.1", "library.so"], "exit 1").unwrap(), Fetched::Present);
+    std::fs::remove_file(packages.join(MEMBER)).unwrap();
+    assert!(fetch(&["part.so.1", "library.so"], "exit 1").is_err());
+    assert_eq!(fetch(&["part.so.1", "library.so"], COPY).unwrap(), Fetched::Downloaded);
+    let error = fetch(&["absent.so"], COPY).unwrap_err().to_string();
+    assert!(error.contains("the wheel's package/absent.so: "), "{error}");
 }
 
 #[test]

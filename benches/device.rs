@@ -1,10 +1,11 @@
-//! Dispatch, top-k, its derivative and search on the CPU, at the shapes that the README compares with other systems.
+//! Dispatch, top-k, its derivative and search, at the shapes that the README compares with other systems.
 //!
 //! ```sh
 //! cargo bench
 //! ```
 //!
-//! Every benchmark checks its results first: a fast wrong answer is none. Needs the CPU plugin.
+//! Every benchmark checks its results first: a fast wrong answer is none. They run on the CPU, or on the platform that the
+//! environment variable `XLANN_TEST_PLATFORM` names (`gpu`, `tpu`), and need its plugin.
 
 use std::hint::black_box;
 
@@ -12,12 +13,18 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use xlann::ann::{self, Metric, SearchOptions, Searcher};
 use xlann::lower::{Form, Options};
 use xlann::pjrt::{Buffer, Executable};
+use xlann::target::Platform;
 use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape, Tangent, jvp};
 
 const ROWS: usize = 128;
 const SIZE: usize = 100_000;
 const WIDTH: usize = 128;
 const RECALL_TARGET: f64 = 0.95;
+
+fn session() -> Session {
+    let platform = std::env::var("XLANN_TEST_PLATFORM").unwrap_or("cpu".into());
+    Platform::named(&platform).unwrap().session().unwrap()
+}
 
 /// Pseudo-random values in -1..1, by a fixed linear congruential generator.
 fn random(dims: [usize; 2]) -> Array {
@@ -36,7 +43,7 @@ fn host_results(executable: &Executable, operands: &[&Buffer]) -> Vec<Array> {
 
 /// A scalar add, from host memory to host memory.
 fn dispatch(c: &mut Criterion) {
-    let session = Session::cpu().unwrap();
+    let session = session();
     let function = Function::trace("add", &[Shape::scalar(DType::F32)], |x| &x[0] + 1f32).unwrap();
     let add = session.compile(&function).unwrap();
     let operand = [Array::scalar(1f32)];
@@ -46,7 +53,7 @@ fn dispatch(c: &mut Criterion) {
 
 /// Top-k of ready scores on the device; results to host memory.
 fn topk(c: &mut Criterion) {
-    let session = Session::cpu().unwrap();
+    let session = session();
     let client = session.client();
     let scores = random([ROWS, SIZE]);
     let operand = client.buffer_from_array(&scores, &client.devices()[0]).unwrap();
@@ -61,7 +68,7 @@ fn topk(c: &mut Criterion) {
             })
             .unwrap();
             let truth = &function.eval(std::slice::from_ref(&scores)).unwrap()[1];
-            for form in Form::ALL {
+            for &form in session.platform().capabilities.forms {
                 let options = Options { approx_top_k: Some(form) };
                 let (executable, _) = session.compile_with(&function, &options).unwrap();
                 let found = &host_results(&executable, &[&operand])[1];
@@ -80,7 +87,7 @@ fn topk(c: &mut Criterion) {
 
 /// Top-k with its forward derivative, whose tangents are gathered or carried; results to host memory.
 fn derivative(c: &mut Criterion) {
-    let session = Session::cpu().unwrap();
+    let session = session();
     let client = session.client();
     let mut group = c.benchmark_group("derivative");
     group.sample_size(20);
@@ -120,7 +127,7 @@ fn derivative(c: &mut Criterion) {
 
 /// Search of 100,000 vectors of 128 dimensions; the database on the device, queries and results on the host.
 fn search(c: &mut Criterion) {
-    let session = Session::cpu().unwrap();
+    let session = session();
     let database = random([SIZE, WIDTH]);
     let mut group = c.benchmark_group("search");
     group.sample_size(10);
