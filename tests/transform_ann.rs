@@ -256,7 +256,7 @@ fn the_policy_chooses_among_the_forms_that_carry() {
     );
     assert_eq!(
         choice(&[128, 100], 100, 0.95, true),
-        "approx_max_k f32[128,100] k=100 carrying 1: sort (1 elements for each result, too few for another form; exact)"
+        "approx_max_k f32[128,100] k=100 carrying 1: sort (exact, and the only such form that carries operands along)"
     );
 }
 

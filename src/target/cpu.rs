@@ -54,6 +54,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     keeps_no_scores: &[],
     // They stay in the processor's cache.
     score_budget: 16 << 20,
+    width_multiple: 1,
 };
 
 /// A PJRT plugin for CPUs, API 0.115, Apache-2.0: `lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so`.
