@@ -190,7 +190,7 @@ fn reduced(input_size: usize, rank: usize, log2_reduction: u32) -> ReductionSize
 }
 
 /// The size of the chunks: an operand of rank 1 is laid out in 8 x 128 on a TPU, others have 128 lanes.
-fn tiling(rank: usize) -> usize {
+pub(crate) fn tiling(rank: usize) -> usize {
     if rank == 1 { 1024 } else { 128 }
 }
 

@@ -35,7 +35,10 @@ fn exact_forms_agree_with_the_interpreter() {
                 let expected = function.eval(&operand).unwrap();
                 for form in [Form::Sort, Form::Blocks] {
                     for got in in_form(&function, Some(form), std::slice::from_ref(&operand)).concat() {
-                        assert_eq!(got, expected, "{form} of {shape}, min {min}");
+                        let context = format!("{form} of {shape}, min {min}");
+                        assert_eq!(got[0], expected[0], "{context}");
+                        // Of equal values, targets differ in which comes first.
+                        assert_valid(&operand[0], &got, min, true, &context);
                     }
                 }
             }
@@ -149,7 +152,8 @@ fn neighbours_stored_side_by_side_are_found_by_the_two_stage_form() {
     let values: Vec<f64> = (0..rows * size)
         .map(|position| {
             let (row, index) = (position / size, position % size);
-            -(index as f64 - (row * 700 + 350) as f64).abs()
+            // Off the middle, as of equal values targets differ in which comes first.
+            -(index as f64 - (row * 700 + 350) as f64 - 0.25).abs()
         })
         .collect();
     for (min, sign) in [(false, 1.0), (true, -1.0)] {

@@ -111,6 +111,44 @@ fn every_lowering_finds_neighbours_that_are_stored_side_by_side() {
 }
 
 #[test]
+fn the_native_forms_find_many_neighbours_in_random_order() {
+    let shape = Shape::new(DType::F32, [2, 200_000]);
+    let operands = [vec![random(shape.clone(), 7)]];
+    for (k, target) in [(200, 0.95), (1000, 0.95)] {
+        let function = top_k(&shape, k, true, &aim(target));
+        let truth = function.eval(&operands[0]).unwrap().remove(1);
+        for form in [Form::Native, Form::NativeTight] {
+            let [found, _] = in_form_of(&tpu::CAPABILITIES, &function, Some(form), &operands).remove(0);
+            let measured = recall(&found[1], &truth).unwrap();
+            let expected = choice(&tpu::CAPABILITIES, &function, &asked(form)).expected_recall;
+            println!("{form} k={k}: expected {expected:.4}, measured {measured:.4}");
+            assert!(expected >= f64::from(target));
+            let deviation = (expected * (1.0 - expected) / (2 * k) as f64).sqrt();
+            assert!((measured - expected).abs() <= 4.0 * deviation, "{measured} of {form}, {expected}");
+        }
+    }
+}
+
+#[test]
+fn the_native_forms_lose_what_passes_128_neighbours_side_by_side() {
+    let shape = Shape::new(DType::F32, [1, 1_000_000]);
+    let values: Vec<f64> = (0..1_000_000).map(|index| (f64::from(index) - 420_000.25).abs()).collect();
+    let operands = [vec![Array::from_f64(shape.clone(), &values).unwrap()]];
+    // As the documentation of the forms says.
+    for (k, documented) in [(128, 1.0), (200, 0.64), (300, 0.43), (1000, 0.13)] {
+        let function = top_k(&shape, k, true, &aim(0.95));
+        let truth = function.eval(&operands[0]).unwrap().remove(1);
+        for form in [Form::Native, Form::NativeTight, Form::TwoStage] {
+            let [found, _] = in_form_of(&tpu::CAPABILITIES, &function, Some(form), &operands).remove(0);
+            let measured = recall(&found[1], &truth).unwrap();
+            println!("{form} k={k}: {measured:.4}");
+            let expected = if form == Form::TwoStage { 1.0 } else { documented };
+            assert!((measured - expected).abs() < 0.005, "{measured} of {form}, k={k}");
+        }
+    }
+}
+
+#[test]
 fn awkward_rows_of_the_gpus_forms() {
     for (dtype, sizes) in [
         (DType::F32, &[1, 2, 33, 129, 1025, 2100][..]),
@@ -338,6 +376,41 @@ fn the_policy_of_each_target() {
          formula leaves 256)"
     );
     assert!((choice.expected_recall - 0.9656).abs() < 1e-4);
+}
+
+#[test]
+fn the_policy_takes_no_form_that_the_target_lacks() {
+    let of = |forms, dims: &[usize], dtype, target| {
+        let function = top_k(&Shape::new(dtype, dims), 5, true, &aim(target));
+        let capabilities = Capabilities { forms, ..gpu::CAPABILITIES };
+        lower(&function, &capabilities, &Options::default()).map(|lowered| lowered.choices[0].clone())
+    };
+    // Rows that would be sorted in one go, and rows with few elements for each result.
+    for dims in [&[2, 1000][..], &[2, 6]] {
+        let choice = of(&[Form::Blocks], dims, DType::F32, 1.0).unwrap();
+        assert_eq!(choice.form, Form::Blocks, "{choice}");
+    }
+    let choice = of(&[Form::TwoStage], &[2, 6], DType::F32, 0.95).unwrap();
+    assert!(choice.to_string().ends_with("two-stage (the only form that is left)"), "{choice}");
+    for forms in [&[][..], &[Form::Native]] {
+        assert_eq!(
+            of(forms, &[2, 1000], DType::F64, 0.95).unwrap_err().to_string(),
+            "approx_min_k: not available on target gpu: it has no form that takes approx_min_k f64[2,1000] k=5"
+        );
+    }
+}
+
+#[test]
+fn the_reason_for_a_sort_is_the_targets() {
+    let reason = |capabilities, dims: &[usize]| {
+        choice(capabilities, &top_k(&Shape::new(DType::F32, dims), 10, true, &aim(1.0)), &Options::default())
+            .reason
+    };
+    assert_eq!(reason(TARGETS[2], &[128, 100_000]), "exact; no other such form pays on this target");
+    assert_eq!(
+        reason(TARGETS[0], &[128, 500]),
+        "50 elements for each result, too few for another form; exact"
+    );
 }
 
 #[test]

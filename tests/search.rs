@@ -84,6 +84,34 @@ fn search_functions_are_what_a_searcher_compiles() {
 }
 
 #[test]
+fn a_database_is_padded_where_its_rows_are_gathered() {
+    let (queries, database) = (matrix(DType::F32, [4, 5], 1), matrix(DType::U8, [103, 5], 2));
+    let options = SearchOptions { width_multiple: Some(128), ..exact(7) };
+    for (metric, squared_distances, width) in [
+        (Metric::L2, true, 128),
+        (Metric::L2, false, 5),
+        (Metric::InnerProduct, true, 5),
+        (Metric::Cosine, true, 5),
+    ] {
+        let options = SearchOptions { squared_distances, ..options.clone() };
+        let shape = Shape::new(DType::F32, [103, 5]);
+        let function = search_function(metric, &shape, 4, &options).unwrap();
+        let parameters = function.parameter_shapes();
+        assert_eq!(parameters[..2], [shape.with_dims([4, 5]), shape.with_dims([103, width])], "{metric}");
+        let Some(session) = session() else { continue };
+        let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
+        assert_eq!(*searcher.database_shape(), shape);
+        let found = searcher.search(&queries).unwrap();
+        let unpadded = SearchOptions { squared_distances, ..exact(7) };
+        let unpadded = Searcher::new(session, database.clone(), metric, unpadded).unwrap();
+        assert_eq!(found.indices, unpadded.search(&queries).unwrap().indices, "{metric}");
+        if squared_distances {
+            assert_nearest(&found, metric, &queries, &database, &format!("{metric}"));
+        }
+    }
+}
+
+#[test]
 fn a_search_in_blocks_finds_the_nearest_of_all() {
     let Some(session) = session() else { return };
     // 4 queries of f32: 16 bytes of scores for each row.
@@ -405,6 +433,13 @@ fn unfit_databases_and_options_are_refused() {
         refusal(good.clone(), &SearchOptions { batch: 0, ..exact(3) }),
         "search: batch must be 1 or more, got 0"
     );
+    assert_eq!(
+        refusal(good.clone(), &SearchOptions { width_multiple: Some(0), ..exact(3) }),
+        "search: width_multiple must be 1 or more, got 0"
+    );
+    for multiple in [1 << 62, usize::MAX] {
+        refusal(good.clone(), &SearchOptions { width_multiple: Some(multiple), ..exact(3) });
+    }
     for recall_target in [0.0, -1.0, 1.5, f32::NAN] {
         assert_eq!(
             refusal(good.clone(), &SearchOptions { recall_target, ..exact(3) }),

@@ -74,12 +74,17 @@ fn blocks_and_half_distances_are_aggregated() {
     for metric in Metric::ALL {
         for aggregation in AGGREGATIONS {
             for k in [1, 20, 260] {
-                let options =
-                    SearchOptions { score_budget: Some(16 * 30), batch: 4, aggregation, ..exact(k) };
+                let options = SearchOptions {
+                    score_budget: Some(16 * 30),
+                    width_multiple: Some(8),
+                    batch: 4,
+                    aggregation,
+                    ..exact(k)
+                };
                 let searcher = Searcher::over(session, 4, database.clone(), metric, options.clone()).unwrap();
                 let found = searcher.search(&queries).unwrap();
                 assert_nearest(&found, metric, &queries, &database, &format!("{metric} {k} {aggregation:?}"));
-                let options = SearchOptions { squared_distances: false, ..options };
+                let options = SearchOptions { squared_distances: false, width_multiple: None, ..options };
                 let searcher = Searcher::over(session, 4, database.clone(), metric, options).unwrap();
                 let halves = searcher.search(&queries).unwrap();
                 assert_eq!(halves.indices, found.indices, "{metric} {k} {aggregation:?}");

@@ -69,7 +69,13 @@ ThreadPool::ThreadPool(const xla_ffi::CallFrame& frame, int64_t threads) : frame
   threads_ = threads > 1024 ? 1024 : static_cast<int>(threads < 1 ? 1 : threads);
 }
 
-Parallel ThreadPool::parallel() { return Parallel{threads_, this, run}; }
+Parallel ThreadPool::parallel() {
+  Parallel parallel;
+  parallel.threads = threads_;
+  parallel.context = this;
+  parallel.run = run;
+  return parallel;
+}
 
 void ThreadPool::run(void* context, int tasks, void (*task)(void* argument, int index), void* argument) {
   const auto& pool = *static_cast<const ThreadPool*>(context);

@@ -4,12 +4,15 @@ use crate::ann::metric::{self, Metric};
 use crate::ann::search::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::graph::{Builder, Function, Tensor};
-use crate::lower::{self, Capabilities};
+use crate::lower::{self, Capabilities, best_with};
+use crate::ops::approx_top_k::Direction;
 use crate::{ApproxTopKOptions, DType, Error, Result, Shape};
 
 /// The search of `queries` queries as a function: of queries `[queries, d]`, the database and, for L2 and
 /// cosine, its norms ([`half_norms`](crate::ann::half_norms), [`inverse_norms`](crate::ann::inverse_norms));
 /// to distances and s32 indices, `[queries, k]`.
+///
+/// The database parameter is padded where the options say so ([`SearchOptions::width_multiple`]), with zeros.
 ///
 /// Queries are of the database's dtype. Distances and norms are too, but f32 for f16 and bf16, whose scores are
 /// computed and compared in f32.
@@ -44,8 +47,8 @@ pub fn search_function(
 /// ([`Session::compile_replicas`](crate::Session::compile_replicas)).
 ///
 /// Row i of the n rows is replica i mod `devices`' row i / `devices`. Its `database` parameter is its rows,
-/// `[n / devices, d]`, and its norms are those of these rows. Where n mod `devices` rows are left over at the end,
-/// they are a last parameter, which is the same for all replicas, and all of them are candidates.
+/// `[n / devices, d]`, or padded as that of [`search_function`], and its norms are those of these rows. Where n mod `devices` rows are left over at the end,
+/// they are a last parameter, padded likewise, which is the same for all replicas, and all of them are candidates.
 ///
 /// Each replica searches its rows with the recall planned for all n, of whose neighbours it then has its share. By
 /// [`SearchOptions::aggregation`], the results are then those of [`search_function`], the same for every
@@ -82,11 +85,13 @@ pub fn sharded_search_function(
     let [whole, width] = [database.dims()[0], database.dims()[1]];
     let builder = Builder::new("search");
     let queries = builder.parameter("queries", database.with_dims([queries, width]))?;
-    let mut shapes = sharding.shapes(database).into_iter();
+    let stored = options.stored(metric, database);
+    let mut shapes = sharding.shapes(&stored).into_iter();
     let mut rows = |name| shapes.next().map(|shape| builder.parameter(name, shape)).transpose();
     let Some(shard) = rows("database")? else {
         return Err(Error::argument("search", "database", "of one row at least", database));
     };
+    let queries = widened(&queries, stored.dims()[1])?;
     let norms = Shape::new(score_dtype(database.dtype()), [sharding.rows]);
     let norms = match metric {
         Metric::InnerProduct => None,
@@ -96,11 +101,11 @@ pub fn sharded_search_function(
     let k = options.k.min(sharding.rows);
     let search = Search { metric, options, k, whole, queries, database: shard, norms };
     let (mut distances, mut indices) = search.blocks()?;
-    if search.is_refined() {
+    if options.refines(metric) {
         distances = search.squared_distances(&indices)?;
     }
     if devices == 1 {
-        if search.is_refined() {
+        if options.refines(metric) {
             // Rounding can have put neighbours of nearly equal distance in another order.
             (distances, indices) = search.aggregate(&distances, &indices)?;
         }
@@ -126,8 +131,16 @@ pub fn sharded_search_function(
     builder.finish((distances, indices))
 }
 
-/// As [`sharded_search_function`], where the options have no score budget with the target's; without bound where the
-/// target's form of approximate top-k keeps no scores.
+/// A matrix with columns of zeros behind its own, where it is narrower than `width`.
+pub(super) fn widened(matrix: &Tensor, width: usize) -> Result<Tensor> {
+    match width as isize - matrix.dims()[1] as isize {
+        0 => Ok(matrix.clone()),
+        missing => matrix.pad(0.0, &[0, 0], &[0, missing], &[0, 0]),
+    }
+}
+
+/// As [`sharded_search_function`], with the target's score budget and width where the options have none; without a budget
+/// where the target's form of approximate top-k keeps no scores.
 ///
 /// # Errors
 /// As [`sharded_search_function`], and where the target does not have the form that the options ask for.
@@ -160,11 +173,12 @@ pub fn search_function_for(
     options: &SearchOptions,
 ) -> Result<Function> {
     let with_budget = |score_budget| {
-        let options = SearchOptions { score_budget: Some(score_budget), ..options.clone() };
+        let width_multiple = options.width_multiple.or(Some(target.width_multiple));
+        let options = SearchOptions { score_budget: Some(score_budget), width_multiple, ..options.clone() };
         sharded_search_function(metric, database, queries, devices, &options)
     };
-    if options.score_budget.is_some() {
-        return sharded_search_function(metric, database, queries, devices, options);
+    if let Some(score_budget) = options.score_budget {
+        return with_budget(score_budget);
     }
     let whole = with_budget(usize::MAX)?;
     let choices = lower::explain(&whole, target, &lower::Options { approx_top_k: options.form })?;
@@ -213,6 +227,9 @@ pub(super) fn check_options(database: &Shape, options: &SearchOptions) -> Result
     if options.k == 0 || options.k > database.dims()[0] {
         let expected = format!("from 1 to the database's {} rows", database.dims()[0]);
         return refused("k", expected, &options.k);
+    }
+    if options.width_multiple == Some(0) {
+        return refused("width_multiple", "1 or more".to_owned(), &0);
     }
     if options.batch == 0 {
         return refused("batch", "1 or more".to_owned(), &options.batch);
@@ -311,11 +328,6 @@ impl Search<'_> {
         metric::scores(self.metric, &queries, &database, self.norms.as_ref())
     }
 
-    /// Whether distances are computed anew for the neighbours found.
-    fn is_refined(&self) -> bool {
-        self.metric == Metric::L2 && self.options.squared_distances
-    }
-
     /// The squared distances of the vectors at some indices.
     fn squared_distances(&self, indices: &Tensor) -> Result<Tensor> {
         let dtype = score_dtype(self.database.dtype());
@@ -327,7 +339,11 @@ impl Search<'_> {
     fn all(&self) -> Result<(Tensor, Tensor)> {
         let sizes = [self.queries.dims()[0], self.database.dims()[0]];
         let indices = self.queries.builder().iota(Shape::new(DType::S32, sizes), 1)?;
-        let distances = if self.is_refined() { self.squared_distances(&indices)? } else { self.scores()? };
+        let distances = if self.options.refines(self.metric) {
+            self.squared_distances(&indices)?
+        } else {
+            self.scores()?
+        };
         Ok((distances, indices))
     }
 
@@ -353,13 +369,19 @@ impl Search<'_> {
 
     /// The best of two lots of distances, exactly, and those of their indices.
     fn merge(&self, distances: [&Tensor; 2], indices: [&Tensor; 2]) -> Result<(Tensor, Tensor)> {
-        self.aggregate(&Tensor::concatenate(&distances, 1)?, &Tensor::concatenate(&indices, 1)?)
+        let exact = ApproxTopKOptions { recall_target: 1.0, ..ApproxTopKOptions::default() };
+        let (distances, position) = self.best(&Tensor::concatenate(&distances, 1)?, &exact)?;
+        Ok((distances, Tensor::concatenate(&indices, 1)?.take_along_axis(&position, 1)?))
     }
 
-    /// The best of some distances, exactly, and those of their indices.
+    /// The best of a few distances, exactly, and those of their indices. They are sorted together, as a TPU takes
+    /// longer to gather as many elements.
     fn aggregate(&self, distances: &Tensor, indices: &Tensor) -> Result<(Tensor, Tensor)> {
-        let exact = ApproxTopKOptions { recall_target: 1.0, ..ApproxTopKOptions::default() };
-        let (distances, position) = self.best(distances, &exact)?;
-        Ok((distances, indices.take_along_axis(&position, 1)?))
+        let direction = match self.metric {
+            Metric::L2 => Direction::Min,
+            Metric::InnerProduct | Metric::Cosine => Direction::Max,
+        };
+        let best = best_with(distances, std::slice::from_ref(indices), self.k, direction)?;
+        Ok((best[0].clone(), best[1].clone()))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ann::function::{check_options, norms_function, score_dtype, search_function_for};
+use crate::ann::function::{check_options, norms_function, score_dtype, search_function_for, widened};
 use crate::ann::metric::Metric;
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
@@ -26,6 +26,9 @@ pub struct SearchOptions {
     /// The number of neighbours for each query.
     pub k: usize,
     /// The share of the true neighbours that is expected among those found, in (0, 1]. Default: 0.95.
+    ///
+    /// On a TPU this does not hold for more than 128 neighbours (for each device) that are stored side by side: see
+    /// [`Form::Native`].
     pub recall_target: f32,
     /// How many queries are answered at once, at most. Default: 128.
     pub batch: usize,
@@ -35,6 +38,10 @@ pub struct SearchOptions {
     /// target ([`Capabilities::score_budget`](crate::lower::Capabilities::score_budget)); a function that is made
     /// for no target searches the whole at once.
     pub score_budget: Option<usize>,
+    /// What the width of the database is padded to a multiple of, with zeros, where true squared distances are
+    /// computed, for which rows are gathered. Default: what suits the target
+    /// ([`Capabilities::width_multiple`](crate::lower::Capabilities::width_multiple)); for no target, nothing is padded.
+    pub width_multiple: Option<usize>,
     /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
     /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
     pub squared_distances: bool,
@@ -58,9 +65,27 @@ impl SearchOptions {
             recall_target: 0.95,
             batch: 128,
             score_budget: None,
+            width_multiple: None,
             squared_distances: true,
             aggregation: Aggregation::default(),
             form: None,
+        }
+    }
+
+    /// Whether distances are computed anew for the neighbours found.
+    pub(super) fn refines(&self, metric: Metric) -> bool {
+        metric == Metric::L2 && self.squared_distances
+    }
+
+    /// The shape in which a database is searched.
+    pub(super) fn stored(&self, metric: Metric, database: &Shape) -> Shape {
+        let (rows, width) = (database.dims()[0], database.dims()[1]);
+        match self.width_multiple {
+            Some(multiple) if self.refines(metric) => {
+                // What passes the address space is refused as a shape.
+                database.with_dims([rows, width.checked_next_multiple_of(multiple).unwrap_or(usize::MAX)])
+            }
+            _ => database.clone(),
         }
     }
 }
@@ -199,6 +224,9 @@ impl Searcher {
         metric: Metric,
         options: SearchOptions,
     ) -> Result<Searcher> {
+        let capabilities = session.platform().capabilities;
+        let width_multiple = options.width_multiple.or(Some(capabilities.width_multiple));
+        let options = SearchOptions { width_multiple, ..options };
         let database = database.into();
         let given = database.shape();
         check_options(given, &options)?;
@@ -208,9 +236,9 @@ impl Searcher {
             let expected = format!("at most {}, as many as the session has", there.len());
             return Err(Error::argument("search", "devices", expected, devices));
         }
-        let dtype = session.platform().capabilities.search_dtype(given.dtype());
-        let shape = given.with_dtype(dtype);
-        let norms = norms_function(metric, &sharding.shapes(&shape)[0])?;
+        let shape = given.with_dtype(capabilities.search_dtype(given.dtype()));
+        let stored = options.stored(metric, &shape);
+        let norms = norms_function(metric, &sharding.shapes(&stored)[0])?;
         let mut searcher = Searcher {
             session: session.clone(),
             metric,
@@ -232,9 +260,10 @@ impl Searcher {
             };
             searcher.arguments.push(rows.into_iter().map(upload).collect::<Result<_>>()?);
         }
-        if dtype != given.dtype() {
+        if *given != stored {
             let convert = Function::trace("convert", &sharding.shapes(given), |x| {
-                x.iter().map(|rows| rows.convert(dtype)).collect::<Result<Vec<Tensor>>>()
+                let convert = |rows: &Tensor| widened(&rows.convert(stored.dtype())?, stored.dims()[1]);
+                x.iter().map(convert).collect::<Result<Vec<Tensor>>>()
             })?;
             searcher.arguments = searcher.run(&convert)?;
         }
@@ -382,8 +411,9 @@ impl Searcher {
         let bytes = |shapes: Vec<Shape>| shapes.iter().map(|shape| shape.byte_count() as u64).sum::<u64>();
         let uploaded = bytes(self.sharding.shapes(given));
         let mut made = norms.map_or(0, |norms| bytes(norms.result_shapes()));
-        if *given != self.database {
-            made += bytes(self.sharding.shapes(&self.database));
+        let stored = self.options.stored(self.metric, &self.database);
+        if *given != stored {
+            made += bytes(self.sharding.shapes(&stored));
         }
         let read_in_place = self.devices() == 1;
         self.session.client().check_room(&format!("{given}"), self.devices(), uploaded, made, read_in_place)

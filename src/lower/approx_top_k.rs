@@ -71,14 +71,23 @@ pub(super) fn sort_prepared(
     count: usize,
     direction: Direction,
 ) -> Result<Vec<Tensor>> {
-    let rows = ascending(rows, direction)?;
-    let mut results = if carried.is_empty() {
-        let (values, indices) = rows.top_k(count)?;
-        vec![values, indices]
-    } else {
-        let indices = rows.builder().iota(rows.shape().with_dtype(DType::S32), 1)?;
-        top_k_with(&rows, &[&[indices], carried].concat(), count)?
-    };
+    if carried.is_empty() {
+        let (values, indices) = ascending(rows, direction)?.top_k(count)?;
+        return Ok(vec![signed(&values, direction)?, indices]);
+    }
+    let indices = rows.builder().iota(rows.shape().with_dtype(DType::S32), 1)?;
+    best_with(rows, &[&[indices], carried].concat(), count, direction)
+}
+
+/// The `count` best of rows with any NaNs, NaNs last, and the elements of others at their positions, by one sort of
+/// all.
+pub(crate) fn best_with(
+    rows: &Tensor,
+    others: &[Tensor],
+    count: usize,
+    direction: Direction,
+) -> Result<Vec<Tensor>> {
+    let mut results = top_k_with(&ascending(rows, direction)?, others, count)?;
     results[0] = signed(&results[0], direction)?;
     Ok(results)
 }

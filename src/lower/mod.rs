@@ -23,6 +23,7 @@ use crate::ops::Op;
 use crate::ops::approx_top_k::ApproxTopK;
 use crate::{Builder, Result};
 
+pub(crate) use approx_top_k::best_with;
 pub use policy::{Capabilities, Choice, Form};
 pub use stablehlo::stablehlo;
 

@@ -2,16 +2,14 @@
 
 use crate::graph::{Function, Tensor};
 use crate::ops::approx_top_k::{ApproxTopK, Direction};
-use crate::recall::ReductionSize;
+use crate::recall::{ReductionSize, tiling};
 use crate::{ApiVersion, Array, CustomCall, DType, Operand, Result, Shape};
 
 /// A partial reduction, where it reduces anything, and its aggregation: instruction by instruction what XLA's
 /// `ApproxTopK` (xla/hlo/builder/lib/approx_topk.cc) gives.
 pub(super) fn native(op: &ApproxTopK, inputs: &[Tensor], reduction: ReductionSize) -> Result<Vec<Tensor>> {
-    let (operand, carried) = (&inputs[0], &inputs[1..]);
-    let dimension = op.reduction_dimension as isize;
-    let indices = operand.builder().iota(operand.shape().with_dtype(DType::S32), dimension)?;
-    let mut results = [&[operand.clone(), indices], carried].concat();
+    let operand = &inputs[0];
+    let mut results = with_indices(op, inputs)?;
     // With an override, the formula can round a small operand's size up past it.
     if reduction.log2_reduction > 0 && reduction.size < operand.dims()[op.reduction_dimension] {
         results = partial_reduce(op, &results, reduction)?;
@@ -59,7 +57,7 @@ fn reduce_groups(
 ) -> Result<Vec<Tensor>> {
     let dimension = op.reduction_dimension;
     let dims = operands[0].dims();
-    let chunk = if dims.len() == 1 { 1024 } else { 128 };
+    let chunk = tiling(dims.len());
     let depth = dims[dimension].div_ceil(chunk).min(1 << reduction.log2_reduction);
     let groups = reduction.size / chunk;
     let zeros = vec![0; dims.len()];
@@ -93,8 +91,16 @@ fn aggregate(op: &ApproxTopK, operands: &[Tensor]) -> Result<Vec<Tensor>> {
     sorted.iter().map(|sorted| sorted.slice_in_dim(0, op.k, 1, axis)).collect()
 }
 
+/// The operand, the indices of its elements, and what is carried.
+pub(super) fn with_indices(op: &ApproxTopK, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    let operand = &inputs[0];
+    let shape = operand.shape().with_dtype(DType::S32);
+    let indices = operand.builder().iota(shape, op.reduction_dimension as isize)?;
+    Ok([&[operand.clone(), indices], &inputs[1..]].concat())
+}
+
 /// A value that is worse than any other, the index of none, and zeros for what is carried.
-fn initial(op: &ApproxTopK, operands: &[Tensor]) -> Result<Vec<Tensor>> {
+pub(super) fn initial(op: &ApproxTopK, operands: &[Tensor]) -> Result<Vec<Tensor>> {
     let builder = operands[0].builder();
     let worst = match op.direction {
         Direction::Max => f64::NEG_INFINITY,
@@ -118,11 +124,17 @@ fn reduce(op: &ApproxTopK, operands: &[Tensor], inits: &[Tensor], dimension: usi
     operands[0].builder().reduce(&operands, &inits, &[dimension as isize], reducer)
 }
 
-/// Whether the first of two values is the better one; both values, both indices and so on are its parameters.
-fn comparator(op: &ApproxTopK, operands: &[Tensor]) -> Result<Function> {
+/// Whether the first of two values is the better one, by the name that it has in JAX; both values, both indices and so on
+/// are its parameters.
+pub(super) fn comparator(op: &ApproxTopK, operands: &[Tensor]) -> Result<Function> {
+    let order = match op.direction {
+        Direction::Max => "gt",
+        Direction::Min => "lt",
+    };
+    let name = format!("top_k_{order}_{}_comparator", operands[0].dtype());
     let scalars: Vec<Shape> =
         operands.iter().flat_map(|operand| vec![Shape::scalar(operand.dtype()); 2]).collect();
-    Function::trace("better", &scalars, |x| better(op, &x[0], &x[1]))
+    Function::trace(&name, &scalars, |x| better(op, &x[0], &x[1]))
 }
 
 fn better(op: &ApproxTopK, lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {

@@ -2,10 +2,11 @@
 
 use crate::graph::{Function, Tensor};
 use crate::hlo::{APPROX_TOP_K, float};
-use crate::lower::{Capabilities, expand, module};
+use crate::lower::native::{comparator, initial, with_indices};
+use crate::lower::{Capabilities, Form, expand, module};
 use crate::ops::Operator;
-use crate::ops::approx_top_k::{ApproxTopK, Direction};
-use crate::{ApiVersion, Array, CustomCall, DType, Operand, Result, Shape};
+use crate::ops::approx_top_k::ApproxTopK;
+use crate::{ApiVersion, Array, CustomCall, Result};
 
 /// A function as StableHLO, in which approximate top-k stays an operator: `stablehlo.custom_call @ApproxTopK`, with
 /// the attributes and the comparator that JAX gives it.
@@ -31,33 +32,15 @@ use crate::{ApiVersion, Array, CustomCall, DType, Operand, Result, Shape};
 /// # Ok::<(), xlann::Error>(())
 /// ```
 pub fn stablehlo(function: &Function, capabilities: &Capabilities) -> Result<String> {
-    let is_fallback = !capabilities.forms.iter().any(|form| form.name() == "native");
+    let is_fallback = !capabilities.forms.contains(&Form::Native);
     let function = expand(function, &mut |op, inputs, _| custom_call(op, inputs, is_fallback))?;
     module(&function)?.to_stablehlo()
 }
 
 /// XLA's own approximate top-k.
 fn custom_call(op: &ApproxTopK, inputs: &[Tensor], is_fallback: bool) -> Result<Vec<Tensor>> {
-    let (operand, carried) = (&inputs[0], &inputs[1..]);
-    let builder = operand.builder();
-    let (worst, name) = match op.direction {
-        Direction::Max => (f64::NEG_INFINITY, "gt"),
-        Direction::Min => (f64::INFINITY, "lt"),
-    };
-    let indices = builder.iota(operand.shape().with_dtype(DType::S32), op.reduction_dimension as isize)?;
-    let mut operands = vec![operand.clone(), indices];
-    let mut inits = vec![worst.tensor(operand)?, builder.scalar(-1i32)?];
-    for carried in carried {
-        operands.push(carried.clone());
-        inits.push(builder.constant(Array::zeros(Shape::scalar(carried.dtype()))?)?);
-    }
-    let scalars: Vec<Shape> =
-        inits.iter().flat_map(|init| [init.shape().clone(), init.shape().clone()]).collect();
-    let name = format!("top_k_{name}_{}_comparator", operand.dtype());
-    let comparator = Function::trace(&name, &scalars, |x| match op.direction {
-        Direction::Max => x[0].greater(&x[1]),
-        Direction::Min => x[0].less(&x[1]),
-    })?;
+    let operands = with_indices(op, inputs)?;
+    let inits = initial(op, &operands)?;
     let mut attributes = vec![
         format!("aggregate_to_topk = {}", op.aggregate_to_topk),
         format!("recall_target = {} : f32", float(&Array::scalar(op.recall_target))),
@@ -75,8 +58,8 @@ fn custom_call(op: &ApproxTopK, inputs: &[Tensor], is_fallback: bool) -> Result<
     let call = CustomCall::new(APPROX_TOP_K, results)
         .api_version(ApiVersion::Original)
         .backend_config(&format!("{{{}}}", attributes.join(", ")))
-        .computation(comparator);
-    builder.custom_call(call, &operands.iter().chain(&inits).collect::<Vec<_>>())
+        .computation(comparator(op, &operands)?);
+    operands[0].builder().custom_call(call, &operands.iter().chain(&inits).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -86,7 +69,7 @@ mod tests {
     use crate::ops::Op;
     use crate::pjrt::{Buffer, CompileOptions, Device, Program, Signature};
     use crate::transform::table::examples;
-    use crate::{ApproxTopKOptions, Session, Tangent, target};
+    use crate::{ApproxTopKOptions, DType, Session, Shape, Tangent, target};
 
     /// Results of a program on devices of the CPU, one for each list of arguments.
     fn run(

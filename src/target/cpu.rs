@@ -56,6 +56,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     keeps_no_scores: &[Form::Kernel],
     // They stay in the processor's cache.
     score_budget: 16 << 20,
+    width_multiple: 1,
 };
 
 /// What is lowered for XLA:CPU where a plugin cannot call kernels.

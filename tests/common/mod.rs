@@ -19,14 +19,19 @@ pub fn found<T>(platform: &str, result: Result<T>) -> Option<T> {
     match result {
         Ok(found) => Some(found),
         Err(problem @ Error::PluginNotFound { .. }) => {
-            let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
-            let required = required.split(',').any(|required| required.trim() == platform);
-            assert!(!required, "XLANN_REQUIRE asks for {platform}: {problem}");
-            println!("skipped on the {platform}: {problem}");
+            skip(platform, &problem);
             None
         }
         Err(problem) => panic!("{problem}"),
     }
+}
+
+/// Prints that a test is skipped on a platform, and panics where `XLANN_REQUIRE` lists that.
+pub fn skip(platform: &str, problem: &dyn std::fmt::Display) {
+    let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
+    let required = required.split(',').any(|required| required.trim() == platform);
+    assert!(!required, "XLANN_REQUIRE asks for {platform}: {problem}");
+    println!("skipped on the {platform}: {problem}");
 }
 
 /// The platform that is tested.
