@@ -61,7 +61,7 @@
 //! // Without a plugin, there is an Error::PluginNotFound that says how to get one.
 //! if let Ok(session) = Session::cpu() {
 //!     let (executable, choices) = session.compile_with(&best, &lower::Options::default())?;
-//!     // Such as: approx_max_k f32[8,100000] k=10: blocks (10000 elements for each result, ...)
+//!     // Such as: approx_max_k f32[8,100000] k=10: kernel (one read of the operand; exact; ...)
 //!     println!("{}", choices[0]);
 //!
 //!     let scores: Vec<f32> = (0..800_000).map(|i| (i % 100_000) as f32).collect();

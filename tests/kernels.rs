@@ -1,10 +1,12 @@
 //! The kernels as custom calls on XLA:CPU.
 
-mod common;
+mod runner;
 
-use common::session;
+use runner::{random, session};
 use xlann::kernels::{FUSED_SEARCH, SELECT_K};
-use xlann::{Array, CustomCall, DType, Function, Shape};
+use xlann::lower::{self, Form};
+use xlann::target::cpu;
+use xlann::{ApproxTopKOptions, Array, CustomCall, DType, Function, Result, Shape, Tensor, vmap};
 
 /// A function that is one custom call, with no checks of ours before those of the handler.
 fn call(target: &str, config: &str, operands: &[Shape], results: &[Shape]) -> Function {
@@ -176,5 +178,115 @@ fn what_is_empty_has_empty_results() {
             operands.iter().map(|shape| Array::zeros(shape.clone()).unwrap()).collect();
         let found = session.compile(&f).unwrap().run_arrays(&arguments).unwrap();
         assert_eq!(found[0].shape(), &f32s(&dims));
+    }
+}
+
+/// The custom calls of a lowered function, and what was chosen.
+fn lowered(function: &Function) -> (Vec<String>, Vec<lower::Choice>) {
+    let lowered = lower::lower(function, &cpu::CAPABILITIES, &lower::Options::default()).unwrap();
+    let instructions = lowered.module.computations.iter().flat_map(|computation| &computation.instructions);
+    let targets = instructions.filter(|instruction| instruction.opcode == "custom-call");
+    (targets.map(|call| call.custom_call_target.clone()).collect(), lowered.choices)
+}
+
+/// Scores of 3 queries and 50 vectors of width 8.
+fn operands() -> [Shape; 3] {
+    [f32s(&[3, 8]), f32s(&[50, 8]), f32s(&[50])]
+}
+
+fn products(x: &[Tensor]) -> Result<Tensor> {
+    x[0].dot_general(&x[1], (&[1], &[1]), (&[], &[]))
+}
+
+fn top(scores: &Tensor) -> Result<(Tensor, Tensor)> {
+    scores.approx_max_k(5, &ApproxTopKOptions::default())
+}
+
+fn bottom(scores: &Tensor) -> Result<(Tensor, Tensor)> {
+    scores.approx_min_k(5, &ApproxTopKOptions::default())
+}
+
+#[test]
+fn searches_are_recognised() {
+    let traced = |build: &dyn Fn(&[Tensor]) -> Result<(Tensor, Tensor)>| {
+        Function::trace("search", &operands(), |x| build(x)).unwrap()
+    };
+    let searches = [
+        traced(&|x| top(&products(x)?)),
+        traced(&|x| bottom(&(&x[2] - products(x)?)?)),
+        traced(&|x| bottom(&(x[2].expand_dims(0)? - products(x)?)?)),
+        traced(&|x| top(&x[0].dot(&x[1].transpose(&[1, 0])?)?)),
+        // Halves whose products are summed in f32.
+        traced(&|x| {
+            let [queries, database] = [x[0].convert(DType::BF16)?, x[1].convert(DType::BF16)?];
+            top(&products(&[queries.convert(DType::F32)?, database.convert(DType::F32)?])?)
+        }),
+    ];
+    for search in &searches {
+        let (calls, choices) = lowered(search);
+        assert_eq!((&calls[..], choices.len()), (&[FUSED_SEARCH.to_owned()][..], 1), "{search}");
+        assert!(choices[0].form == Form::Kernel && !choices[0].keeps_scores, "{}", choices[0]);
+    }
+    for (search, reason) in [
+        (Function::trace("top", &[f32s(&[3, 50])], |x| top(&x[0])).unwrap(), "an argument"),
+        (traced(&|x| bottom(&products(x)?)), "neither products, searched for the largest, nor half norms"),
+        (traced(&|x| bottom(&(products(x)? - &x[2])?)), "no half norms less products"),
+        (traced(&|x| top(&x[1].dot(&x[0].transpose(&[1, 0])?)?.transpose(&[1, 0])?)), "neither products"),
+        (
+            Function::trace("search", &[f32s(&[3, 8]), f32s(&[8, 50])], |x| top(&x[0].dot(&x[1])?)).unwrap(),
+            "the database would have to be transposed",
+        ),
+        (
+            Function::trace("search", &operands(), |x| {
+                let scores = products(x)?;
+                let (values, indices) = top(&scores)?;
+                Ok((values, indices, scores))
+            })
+            .unwrap(),
+            "read elsewhere",
+        ),
+        (
+            Function::trace("search", &[f32s(&[3, 8]), f32s(&[50, 8]), f32s(&[3, 1])], |x| {
+                bottom(&(&x[2] - products(x)?)?)
+            })
+            .unwrap(),
+            "differs between queries",
+        ),
+    ] {
+        let (calls, choices) = lowered(&search);
+        assert_eq!(calls, [SELECT_K], "{search}");
+        assert!(choices[0].keeps_scores && choices[0].reason.contains(reason), "{}", choices[0]);
+    }
+}
+
+#[test]
+fn batches_of_searches_stay_fused() {
+    let Some(session) = session() else { return };
+    let l2 = Function::trace("search", &operands(), |x| bottom(&(&x[2] - products(x)?)?)).unwrap();
+    let ip = Function::trace("search", &operands()[..2], |x| top(&products(x)?)).unwrap();
+    let cases: [(&Function, Vec<Option<isize>>); 6] = [
+        (&ip, vec![Some(0), None]),
+        (&ip, vec![Some(1), None]),
+        (&ip, vec![None, Some(0)]),
+        (&ip, vec![Some(0), Some(0)]),
+        (&l2, vec![Some(0), Some(0), Some(0)]),
+        (&l2, vec![None, Some(0), Some(0)]),
+    ];
+    for (search, axes) in cases {
+        let batched = vmap(search, &axes[..], 0, 4).unwrap();
+        let (calls, choices) = lowered(&batched);
+        assert_eq!(calls, [FUSED_SEARCH], "{axes:?}: {}", choices[0]);
+        let arguments: Vec<Array> = batched
+            .parameter_shapes()
+            .into_iter()
+            .zip(1..)
+            .map(|(shape, seed)| random(shape, seed))
+            .collect();
+        let found = session.compile(&batched).unwrap().run_arrays(&arguments).unwrap();
+        let expected = batched.eval(&arguments).unwrap();
+        assert_eq!(found[1], expected[1], "{axes:?}");
+        for (found, expected) in found[0].to_f64().into_iter().zip(expected[0].to_f64()) {
+            assert!((found - expected).abs() < 1e-4, "{axes:?}: {found} {expected}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use transforms::runner::{FLOATS, FORMS, assert_close, assert_valid, awkward, in_
 use transforms::{derivatives_match, interpreted, jvp_matches, stack, vmap_matches};
 use xlann::ann::{max_inner_product, recall};
 use xlann::lower::{Form, Options, lower};
-use xlann::target::cpu::CAPABILITIES;
+use xlann::target::cpu::PLAIN_CAPABILITIES as CAPABILITIES;
 use xlann::{
     ApproxTopKOptions, Array, DType, Error, Function, ScatterKind, Shape, Tangent, grad, jvp, vjp, vmap,
 };

@@ -150,7 +150,7 @@ pub(super) fn widened(matrix: &Tensor, width: usize) -> Result<Tensor> {
 /// use xlann::target::{cpu, tpu};
 /// use xlann::{DType, Shape};
 ///
-/// let database = Shape::new(DType::F32, [1_000_000, 128]);
+/// let database = Shape::new(DType::F32, [10_000_000, 128]);
 /// let operators = |capabilities, metric, recall_target| {
 ///     let options = SearchOptions { recall_target, ..SearchOptions::new(10) };
 ///     let search = search_function_for(capabilities, metric, &database, 128, 1, &options)?;

@@ -83,7 +83,7 @@ pub struct Lowered {
 ///     x[0].approx_min_k(10, &ApproxTopKOptions::default())
 /// })?;
 /// let lowered = lower::lower(&f, &target::cpu::CAPABILITIES, &lower::Options::default())?;
-/// assert_eq!(lowered.choices[0].form, lower::Form::Blocks);
+/// assert_eq!(lowered.choices[0].form, lower::Form::Kernel);
 /// # Ok::<(), xlann::Error>(())
 /// ```
 ///
