@@ -22,7 +22,10 @@ pub(super) struct Search {
     pub(super) database: Tensor,
     /// `[batch, n]`, where the least half norm less the product is searched for, rather than the largest product.
     pub(super) half_norms: Option<Tensor>,
+    /// The sizes of the product's dimensions but for its last: those of a batch, of queries, and shared by queries.
     sizes: [Vec<usize>; 3],
+    /// For each dimension of the scores, that of the product.
+    permutation: Vec<usize>,
 }
 
 impl Search {
@@ -33,7 +36,8 @@ impl Search {
         let (first, second) = (batch.len(), batch.len() + shared.len());
         let last = second + query.len();
         let order = (0..first).chain(second..last).chain(first..second).chain([last]);
-        transposed(&found.reshape(&[&batch[..], shared, query, &[k]].concat())?, order)
+        let found = transposed(&found.reshape(&[&batch[..], shared, query, &[k]].concat())?, order)?;
+        transposed(&found, self.permutation.iter().copied())
     }
 }
 
@@ -83,7 +87,7 @@ pub(super) fn search(
         return Ok(Err("the operand is an argument, or read elsewhere, too"));
     };
     let (product, half_norms) = match (&definition.op, op.direction) {
-        (Op::DotGeneral(_), Direction::Max) => (definition, None),
+        (Op::DotGeneral(_) | Op::Transpose(_), Direction::Max) => (definition, None),
         (Op::Binary(Binary::Sub), Direction::Min) => {
             let [norms, product] = [definition.inputs()[0], definition.inputs()[1]];
             match (uses.equations.get(&norms), uses.own(product)) {
@@ -97,8 +101,19 @@ pub(super) fn search(
             ));
         }
     };
-    let Op::DotGeneral(dot) = &product.op else { return Ok(Err("the operand is no products")) };
-    let [lhs, rhs] = [product.inputs()[0], product.inputs()[1]];
+    let (product, permutation) = match &product.op {
+        Op::Transpose(transpose) => (uses.own(product.inputs()[0]), transpose.permutation.clone()),
+        _ => {
+            let rank = value(*scores).map_or(0, |scores| scores.rank());
+            (Some(product), (0..rank).collect())
+        }
+    };
+    let Some(Equation { op: Op::DotGeneral(dot), .. }) = product else {
+        return Ok(Err("the operand is no products"));
+    };
+    let Some(&[lhs, rhs]) = product.and_then(|product| product.inputs().first_chunk()) else {
+        return Ok(Err("the operand is no products"));
+    };
     let (Some(mut queries), Some(mut database)) = (value(lhs), value(rhs)) else {
         return Ok(Err("the operand is no products"));
     };
@@ -120,8 +135,8 @@ pub(super) fn search(
     let lhs_free = free(queries.rank(), lhs_batch, lhs_contracting);
     let rhs_free = free(database.rank(), rhs_batch, rhs_contracting);
     let Some((rows, shared)) = rhs_free.split_last() else { return Ok(Err("the database is a vector")) };
-    if op.reduction_dimension + 1 != lhs_batch.len() + lhs_free.len() + rhs_free.len() {
-        return Ok(Err("it is not along the last dimension, that of the database's rows"));
+    if permutation[op.reduction_dimension] + 1 != permutation.len() {
+        return Ok(Err("it is not along the dimension of the database's rows"));
     }
     let mut order = [&rhs_batch[..], &rhs_free, rhs_contracting].concat();
     if let Some(Equation { op: Op::Transpose(transpose), inputs, .. }) = uses.equations.get(&rhs)
@@ -148,7 +163,8 @@ pub(super) fn search(
     let half_norms = match half_norms {
         None => None,
         Some(norms) => {
-            match broadcast_norms(norms, value, [&batch, &query, &[&shared[..], &[rows]].concat()])? {
+            let sizes = [&batch[..], &query, &[&shared[..], &[rows]].concat()];
+            match broadcast_norms(norms, value, &permutation, sizes)? {
                 Some(norms) => Some(norms.reshape(&[batches * repeats, rows])?),
                 None => return Ok(Err("what the products are subtracted from differs between queries")),
             }
@@ -160,7 +176,7 @@ pub(super) fn search(
         .broadcast_in_dim(&[batches, repeats, count, width], &[0, 1, 2, 3])?
         .reshape(&[batches * repeats, count, width])?;
     let database = database.reshape(&[batches * repeats, rows, width])?;
-    Ok(Ok(Search { queries, database, half_norms, sizes: [batch, query, shared] }))
+    Ok(Ok(Search { queries, database, half_norms, sizes: [batch, query, shared], permutation }))
 }
 
 /// A tensor with its dimensions in this order.
@@ -173,11 +189,12 @@ fn transposed(tensor: &Tensor, order: impl Iterator<Item = usize>) -> Result<Ten
     }
 }
 
-/// Half norms that are broadcast to scores of sizes `[batch.., query.., rows..]`, without the dimensions of the queries;
-/// `None` where they differ between queries, or are something else.
+/// Half norms that are broadcast to the scores, without the dimensions of the queries: of sizes `[batch.., rows..]`, where
+/// the product's are `[batch.., query.., rows..]`; `None` where they differ between queries, or are something else.
 fn broadcast_norms(
     definition: &Equation,
     value: &dyn Fn(Var) -> Option<Tensor>,
+    permutation: &[usize],
     [batch, query, rows]: [&[usize]; 3],
 ) -> Result<Option<Tensor>> {
     let Op::BroadcastInDim(BroadcastInDim { broadcast_dimensions, .. }) = &definition.op else {
@@ -185,14 +202,19 @@ fn broadcast_norms(
     };
     let Some(norms) = value(definition.inputs()[0]) else { return Ok(None) };
     let queries = batch.len()..batch.len() + query.len();
-    let (mut kept, mut places) = (Vec::new(), Vec::new());
-    for (&size, &place) in norms.dims().iter().zip(broadcast_dimensions) {
+    // The dimensions in the order of the product's.
+    let mut places: Vec<(usize, usize)> =
+        broadcast_dimensions.iter().map(|&dim| permutation[dim]).zip(0..).collect();
+    places.sort_unstable();
+    let norms = transposed(&norms, places.iter().map(|&(_, dim)| dim))?;
+    let (mut kept, mut kept_places) = (Vec::new(), Vec::new());
+    for (&size, (place, _)) in norms.dims().iter().zip(places) {
         if !queries.contains(&place) {
             kept.push(size);
-            places.push(if place < queries.start { place } else { place - query.len() });
+            kept_places.push(if place < queries.start { place } else { place - query.len() });
         } else if size != 1 {
             return Ok(None);
         }
     }
-    norms.reshape(&kept)?.broadcast_in_dim(&[batch, rows].concat(), &places).map(Some)
+    norms.reshape(&kept)?.broadcast_in_dim(&[batch, rows].concat(), &kept_places).map(Some)
 }
