@@ -208,9 +208,8 @@ fn bottom(scores: &Tensor) -> Result<(Tensor, Tensor)> {
 
 #[test]
 fn searches_are_recognised() {
-    let traced = |build: &dyn Fn(&[Tensor]) -> Result<(Tensor, Tensor)>| {
-        Function::trace("search", &operands(), |x| build(x)).unwrap()
-    };
+    type Build<'a> = dyn Fn(&[Tensor]) -> Result<(Tensor, Tensor)> + 'a;
+    let traced = |build: &Build<'_>| Function::trace("search", &operands(), |x| build(x)).unwrap();
     let searches = [
         traced(&|x| top(&products(x)?)),
         traced(&|x| bottom(&(&x[2] - products(x)?)?)),

@@ -10,7 +10,6 @@ use crate::graph::{Equation, Function, Tensor, Var};
 use crate::ops::Op;
 use crate::ops::approx_top_k::{ApproxTopK, Direction};
 use crate::ops::binary::Binary;
-use crate::ops::broadcast::BroadcastInDim;
 use crate::ops::dot_general::DotGeneral;
 use crate::{DType, Result};
 
@@ -164,7 +163,7 @@ pub(super) fn search(
         None => None,
         Some(norms) => {
             let sizes = [&batch[..], &query, &[&shared[..], &[rows]].concat()];
-            match broadcast_norms(norms, value, &permutation, sizes)? {
+            match broadcast_norms(norms, uses, value, &permutation, sizes)? {
                 Some(norms) => Some(norms.reshape(&[batches * repeats, rows])?),
                 None => return Ok(Err("what the products are subtracted from differs between queries")),
             }
@@ -193,18 +192,23 @@ fn transposed(tensor: &Tensor, order: impl Iterator<Item = usize>) -> Result<Ten
 /// the product's are `[batch.., query.., rows..]`; `None` where they differ between queries, or are something else.
 fn broadcast_norms(
     definition: &Equation,
+    uses: &Uses<'_>,
     value: &dyn Fn(Var) -> Option<Tensor>,
     permutation: &[usize],
     [batch, query, rows]: [&[usize]; 3],
 ) -> Result<Option<Tensor>> {
-    let Op::BroadcastInDim(BroadcastInDim { broadcast_dimensions, .. }) = &definition.op else {
-        return Ok(None);
-    };
-    let Some(norms) = value(definition.inputs()[0]) else { return Ok(None) };
+    let (mut definition, mut dims) = (Some(definition), permutation.to_vec());
+    let mut norms = None;
+    // A batch broadcasts what is broadcast already.
+    while let Some(Equation { op: Op::BroadcastInDim(broadcast), inputs, .. }) = definition {
+        dims = broadcast.broadcast_dimensions.iter().map(|&dim| dims[dim]).collect();
+        norms = value(inputs[0]);
+        definition = uses.equations.get(&inputs[0]).copied();
+    }
+    let Some(norms) = norms else { return Ok(None) };
     let queries = batch.len()..batch.len() + query.len();
     // The dimensions in the order of the product's.
-    let mut places: Vec<(usize, usize)> =
-        broadcast_dimensions.iter().map(|&dim| permutation[dim]).zip(0..).collect();
+    let mut places: Vec<(usize, usize)> = dims.into_iter().zip(0..).collect();
     places.sort_unstable();
     let norms = transposed(&norms, places.iter().map(|&(_, dim)| dim))?;
     let (mut kept, mut kept_places) = (Vec::new(), Vec::new());
