@@ -245,7 +245,7 @@ impl Search {
         let batches: Vec<Array> =
             queries.as_bytes().chunks(batch.byte_count()).map(fill).collect::<xlann::Result<_>>()?;
         // The first run pays for memory that later ones find mapped.
-        searcher.search(&batches[0])?;
+        let first = searcher.search(&batches[0])?;
         let progress = progress(batches.len() * repeat, what);
         let (mut distances, mut indices) = (Vec::new(), Vec::new());
         let mut seconds = Vec::new();
@@ -262,7 +262,8 @@ impl Search {
             }
         }
         progress.finish_and_clear();
-        let distances_shape = searcher.database_shape().with_dims([count, self.arguments.k]);
+        // Those of half vectors are f32.
+        let distances_shape = first.distances.shape().with_dims([count, self.arguments.k]);
         let indices_shape = distances_shape.with_dtype(DType::S32);
         let found = ann::Neighbors {
             distances: Array::from_bytes(
