@@ -130,7 +130,10 @@ fn hlo_refuses_bad_shapes() {
         ("search --database-shape 9x8 --queries-shape 0x8 -k 1", "1 or more"),
         ("search --database-shape 9x0 --queries-shape 1x0 -k 1", "matrix of vectors, got f32[9,0]"),
         ("search --database-shape 9x8 --queries-shape 1x8 -k 10", "from 1 to the database's 9 rows, got 10"),
-        ("search --database-shape 9x8 --queries-shape 1x8 -k 1 --dtype s32", "must be one of f32, f64"),
+        (
+            "search --database-shape 9x8 --queries-shape 1x8 -k 1 --dtype s32",
+            "must be one of f16, bf16, f32, f64",
+        ),
         ("search --database-shape 9x8 --queries-shape 2305843009213693951x8 -k 1", "of at most"),
         ("search --database-shape 3000000000x1 --queries-shape 1x1 -k 1", "of at most 2147483647 rows"),
     ] {

@@ -408,7 +408,7 @@ fn the_reason_for_a_sort_is_the_targets() {
     };
     assert_eq!(reason(TARGETS[2], &[128, 100_000]), "exact; no other such form pays on this target");
     assert_eq!(
-        reason(TARGETS[0], &[128, 500]),
+        reason(&cpu::PLAIN_CAPABILITIES, &[128, 500]),
         "50 elements for each result, too few for another form; exact"
     );
 }

@@ -116,12 +116,11 @@ fn known_topologies_are_libtpus() {
 #[test]
 fn what_a_gpu_or_the_cpu_takes_is_told_without_estimates() {
     let database = Shape::new(DType::BF16, [1_000_000, 64]);
-    for (text, bytes) in [("gpu:h100", 128_000_000), ("cpu", 256_000_000)] {
+    for text in ["gpu:h100", "cpu"] {
         let Some(target) = target(text) else { return };
         let plan = plan(&target, Metric::L2, &database, &SearchOptions::new(10)).unwrap();
         assert!(plan.fits && plan.seconds.is_none() && plan.devices == 1, "{text}: {plan:?}");
-        // The CPU searches it in f32.
-        assert!(plan.bytes_per_device > bytes, "{text}: {plan:?}");
+        assert!(plan.bytes_per_device > 128_000_000, "{text}: {plan:?}");
     }
     let Some(h100) = target("gpu:h100") else { return };
     let database = Shape::new(DType::F32, [1_000_000_000, 128]);
