@@ -180,10 +180,10 @@ fn top_k(session: &Session, table: &mut Table, shape: Shape) -> xlann::Result<()
                 _ => x[0].approx_min_k(k, &options),
             })?;
             table.add(&format!("{direction} of {shape}, k {k}"), session, |form, repeat| {
-                let Some((executable, choice)) =
-                    available(session.compile_with(&function, &Options { approx_top_k: form }))?
-                        .map(|(executable, mut choices)| (executable, choices.remove(0)))
-                else {
+                let Some((executable, choice)) = available(
+                    session.compile_with(&function, &Options { approx_top_k: form, ..Default::default() }),
+                )?
+                .map(|(executable, mut choices)| (executable, choices.remove(0))) else {
                     return Ok(None);
                 };
                 let run = || -> xlann::Result<Vec<Array>> {

@@ -4,7 +4,7 @@ use crate::ann::metric::{self, Metric};
 use crate::ann::search::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::graph::{Builder, Function, Tensor};
-use crate::lower::{self, Capabilities, best_with};
+use crate::lower::{self, Capabilities, Reduced, best_with};
 use crate::ops::approx_top_k::Direction;
 use crate::{ApproxTopKOptions, DType, Error, Result, Shape};
 
@@ -92,6 +92,14 @@ pub fn sharded_search_function(
         return Err(Error::argument("search", "database", "of one row at least", database));
     };
     let queries = widened(&queries, stored.dims()[1])?;
+    let reduced = match options.reduced_dtype(metric, database)? {
+        None => None,
+        Some(dtype) => {
+            let parameters = Reduced::signature(shard.shape(), dtype).into_iter();
+            let parameters = parameters.map(|(name, shape)| builder.parameter(name, shape));
+            Reduced::from_tensors(&parameters.collect::<Result<Vec<_>>>()?)
+        }
+    };
     let norms = Shape::new(score_dtype(database.dtype()), [sharding.rows]);
     let norms = match metric {
         Metric::InnerProduct => None,
@@ -99,7 +107,7 @@ pub fn sharded_search_function(
         Metric::Cosine => Some(builder.parameter("inverse_norms", norms)?),
     };
     let k = options.k.min(sharding.rows);
-    let search = Search { metric, options, k, whole, queries, database: shard, norms };
+    let search = Search { metric, options, k, whole, queries, database: shard, reduced, norms };
     let (mut distances, mut indices) = search.blocks()?;
     if options.refines(metric) {
         distances = search.squared_distances(&indices)?;
@@ -118,7 +126,7 @@ pub fn sharded_search_function(
     }
     if let Some(rest) = rows("rest")? {
         let norms = norms_of(metric, &rest)?;
-        let rest = Search { database: rest, norms, ..search.clone() };
+        let rest = Search { database: rest, reduced: None, norms, ..search.clone() };
         let (rest_distances, rest_indices) = rest.all()?;
         let rest_indices = (rest_indices + (whole - sharding.rest) as i32)?;
         distances = Tensor::concatenate(&[&distances, &rest_distances], 1)?;
@@ -172,31 +180,38 @@ pub fn search_function_for(
     devices: usize,
     options: &SearchOptions,
 ) -> Result<Function> {
-    let with_budget = |score_budget| {
-        let width_multiple = options.width_multiple.or(Some(target.width_multiple));
-        let options = SearchOptions { score_budget: Some(score_budget), width_multiple, ..options.clone() };
-        sharded_search_function(metric, database, queries, devices, &options)
-    };
-    if let Some(score_budget) = options.score_budget {
-        return with_budget(score_budget);
+    check_options(database, options)?;
+    let options = options.resolved(target, metric, database)?;
+    let whole = sharded_search_function(metric, database, queries, devices, &options)?;
+    if options.score_budget.is_some() {
+        return Ok(whole);
     }
-    let whole = with_budget(usize::MAX)?;
-    let choices = lower::explain(&whole, target, &lower::Options { approx_top_k: options.form })?;
-    match choices.first() {
+    match lower::explain(&whole, target, &options.lowering())?.first() {
         Some(search) if !search.keeps_scores => Ok(whole),
-        _ => with_budget(target.score_budget),
+        _ => {
+            let options = SearchOptions { score_budget: Some(target.score_budget), ..options };
+            sharded_search_function(metric, database, queries, devices, &options)
+        }
     }
 }
 
-/// The function that computes what the metric needs to know of every vector, if it does.
-pub(super) fn norms_function(metric: Metric, database: &Shape) -> Result<Option<Function>> {
-    if metric == Metric::InnerProduct {
+/// The function that computes what a search takes beside the database's rows, in the order of its parameters; if there is
+/// something.
+pub(super) fn prepared_function(
+    metric: Metric,
+    database: &Shape,
+    options: &SearchOptions,
+) -> Result<Option<Function>> {
+    let dtype = options.reduced_dtype(metric, database)?;
+    if metric == Metric::InnerProduct && dtype.is_none() {
         return Ok(None);
     }
-    let norms = Function::trace("norms", std::slice::from_ref(database), |x| {
-        Ok(norms_of(metric, &x[0])?.into_iter().collect::<Vec<_>>())
+    let prepared = Function::trace("prepared", std::slice::from_ref(database), |x| {
+        let reduced = dtype.map(|dtype| Reduced::of(&x[0], dtype)).transpose()?;
+        let reduced = reduced.map_or_else(Vec::new, |reduced| reduced.tensors());
+        Ok(reduced.into_iter().chain(norms_of(metric, &x[0])?).collect::<Vec<_>>())
     });
-    norms.map(Some)
+    prepared.map(Some)
 }
 
 fn norms_of(metric: Metric, database: &Tensor) -> Result<Option<Tensor>> {
@@ -251,6 +266,8 @@ struct Search<'a> {
     whole: usize,
     queries: Tensor,
     database: Tensor,
+    /// The database of fewer digits, of which candidates are scored.
+    reduced: Option<Reduced>,
     norms: Option<Tensor>,
 }
 
@@ -316,6 +333,7 @@ impl Search<'_> {
         Ok(Search {
             queries: queries.clone(),
             database: database.dynamic_slice(&[start, &zero], &[rows, width])?,
+            reduced: None,
             norms: norms.map(|norms| norms.dynamic_slice(&[start], &[rows])).transpose()?,
             ..self.clone()
         })
@@ -324,7 +342,10 @@ impl Search<'_> {
     /// The score of every vector for each query.
     fn scores(&self) -> Result<Tensor> {
         let dtype = score_dtype(self.database.dtype());
-        let [queries, database] = [self.queries.convert(dtype)?, self.database.convert(dtype)?];
+        let [queries, mut database] = [self.queries.convert(dtype)?, self.database.convert(dtype)?];
+        if let Some(reduced) = &self.reduced {
+            database = reduced.instead_of(&database)?;
+        }
         metric::scores(self.metric, &queries, &database, self.norms.as_ref())
     }
 

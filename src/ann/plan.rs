@@ -71,7 +71,7 @@ impl Plan {
 pub fn plan(target: &Target, metric: Metric, database: &Shape, options: &SearchOptions) -> Result<Plan> {
     let capabilities = target.platform().capabilities;
     let database = database.with_dtype(capabilities.search_dtype(database.dtype()));
-    let forms = lower::Options { approx_top_k: options.form };
+    let forms = options.lowering();
     let function =
         |devices| search_function_for(capabilities, metric, &database, options.batch, devices, options);
     let (function, devices, memory_per_device, costs) = if let Some(description) = target.description() {

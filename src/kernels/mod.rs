@@ -17,8 +17,8 @@
 
 use std::ffi::c_void;
 
-use crate::Result;
 use crate::pjrt::Plugin;
+use crate::{DType, Result};
 
 /// The custom call of top-k.
 pub const SELECT_K: &str = "xlann_select_k";
@@ -30,6 +30,8 @@ pub const FUSED_SEARCH: &str = "xlann_fused_search";
 unsafe extern "C" {
     fn xlann_select_k_handler(frame: *mut c_void) -> *mut c_void;
     fn xlann_fused_search_handler(frame: *mut c_void) -> *mut c_void;
+    fn xlann_multiplies_s8() -> bool;
+    fn xlann_multiplies_bf16() -> bool;
 }
 
 /// The handler of [`SELECT_K`], for XLA.
@@ -50,6 +52,16 @@ pub unsafe extern "C" fn xlann_select_k(frame: *mut c_void) -> *mut c_void {
 pub unsafe extern "C" fn xlann_fused_search(frame: *mut c_void) -> *mut c_void {
     // SAFETY: the caller's.
     unsafe { xlann_fused_search_handler(frame) }
+}
+
+/// The dtype below f32 whose products this machine's processor sums fastest, where it has instructions for one.
+pub(crate) fn fastest_below_f32() -> Option<DType> {
+    // SAFETY: the functions take nothing, and ask the processor.
+    match unsafe { (xlann_multiplies_s8(), xlann_multiplies_bf16()) } {
+        (true, _) => Some(DType::S8),
+        (false, true) => Some(DType::BF16),
+        (false, false) => None,
+    }
 }
 
 /// Registers the kernels with a plugin, for the devices that its FFI calls `platform`; and tells whether they are: a

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use crate::graph::{Equation, Function, Tensor, Var};
+use crate::lower::precision::{Reduced, is_reducible};
 use crate::ops::Op;
 use crate::ops::approx_top_k::{ApproxTopK, Direction};
 use crate::ops::binary::Binary;
@@ -21,6 +22,8 @@ pub(super) struct Search {
     pub(super) database: Tensor,
     /// `[batch, n]`, where the least half norm less the product is searched for, rather than the largest product.
     pub(super) half_norms: Option<Tensor>,
+    /// The database of fewer digits, where the function has it.
+    pub(super) reduced: Option<Reduced>,
     /// The sizes of the product's dimensions but for its last: those of a batch, of queries, and shared by queries.
     sizes: [Vec<usize>; 3],
     /// For each dimension of the scores, that of the product.
@@ -138,11 +141,12 @@ pub(super) fn search(
         return Ok(Err("it is not along the dimension of the database's rows"));
     }
     let mut order = [&rhs_batch[..], &rhs_free, rhs_contracting].concat();
+    let mut source = rhs;
     if let Some(Equation { op: Op::Transpose(transpose), inputs, .. }) = uses.equations.get(&rhs)
         && let Some(operand) = value(inputs[0])
     {
         order = order.iter().map(|&dim| transpose.permutation[dim]).collect();
-        database = operand;
+        (source, database) = (inputs[0], operand);
     }
     if !order.iter().copied().eq(0..order.len()) {
         return Ok(Err("the database would have to be transposed"));
@@ -174,8 +178,20 @@ pub(super) fn search(
         .reshape(&[batches, 1, count, width])?
         .broadcast_in_dim(&[batches, repeats, count, width], &[0, 1, 2, 3])?
         .reshape(&[batches * repeats, count, width])?;
+    let reduced = match uses.equations.get(&source) {
+        Some(equation) if is_reducible(equation) && rhs_contracting.len() == 1 => {
+            let tensors: Option<Vec<Tensor>> = equation.inputs()[1..].iter().map(|&var| value(var)).collect();
+            let leading = database.rank() - 2;
+            let flat =
+                |tensor: Tensor| tensor.reshape(&[&[batches * repeats], &tensor.dims()[leading..]].concat());
+            let tensors = tensors.unwrap_or_default().into_iter().map(flat).collect::<Result<Vec<_>>>()?;
+            Reduced::from_tensors(&tensors)
+        }
+        _ => None,
+    };
     let database = database.reshape(&[batches * repeats, rows, width])?;
-    Ok(Ok(Search { queries, database, half_norms, sizes: [batch, query, shared], permutation }))
+    let sizes = [batch, query, shared];
+    Ok(Ok(Search { queries, database, half_norms, reduced, sizes, permutation }))
 }
 
 /// A tensor with its dimensions in this order.
