@@ -12,6 +12,9 @@ use crate::{ApproxTopKOptions, DType, Error, Result, Shape};
 /// cosine, its norms ([`half_norms`](crate::ann::half_norms), [`inverse_norms`](crate::ann::inverse_norms));
 /// to distances and s32 indices, `[queries, k]`.
 ///
+/// At a precision below f32 ([`SearchOptions::precision`]), the parameters that [`prepared_function`] gives follow the
+/// database.
+///
 /// The database parameter is padded where the options say so ([`SearchOptions::width_multiple`]), with zeros.
 ///
 /// Queries are of the database's dtype. Distances and norms are too, but f32 for f16 and bf16, whose scores are
@@ -195,13 +198,37 @@ pub fn search_function_for(
     }
 }
 
-/// The function that computes what a search takes beside the database's rows, in the order of its parameters; if there is
-/// something.
-pub(super) fn prepared_function(
+/// The function of a database that gives what its search takes beside it, in the order of the parameters; if there is
+/// something: at a precision below f32, the database in it, for int8 a scale for each row, and two norms that bound the
+/// errors; then the norms of the metric.
+///
+/// # Errors
+/// Where the database is no matrix of 2^31 - 1 rows at most, or a precision is asked for that there is no such search of.
+///
+/// ```
+/// use xlann::ann::{Metric, SearchOptions, prepared_function, search_function};
+/// use xlann::lower::Precision;
+/// use xlann::{Array, DType, Shape};
+///
+/// let options = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(2) };
+/// let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
+/// let prepared = prepared_function(Metric::L2, database.shape(), &options)?.unwrap();
+/// let [rows, scales, errors, half_norms] = &prepared.eval(std::slice::from_ref(&database))?[..] else { panic!() };
+/// assert_eq!(rows, &Array::new([3, 2], &[127i8, 0, 0, 127, 127, 127])?);
+/// assert_eq!((scales.shape().dims(), errors.shape().dims(), half_norms.shape().dims()), (&[3][..], &[2][..], &[3][..]));
+///
+/// let search = search_function(Metric::L2, database.shape(), 1, &options)?;
+/// let query = Array::new([1, 2], &[0f32, 2.0])?;
+/// let arguments = [query, database.clone(), rows.clone(), scales.clone(), errors.clone(), half_norms.clone()];
+/// assert_eq!(search.eval(&arguments)?[1], Array::new([1, 2], &[1, 2])?);
+/// # Ok::<(), xlann::Error>(())
+/// ```
+pub fn prepared_function(
     metric: Metric,
     database: &Shape,
     options: &SearchOptions,
 ) -> Result<Option<Function>> {
+    check_database(database)?;
     let dtype = options.reduced_dtype(metric, database)?;
     if metric == Metric::InnerProduct && dtype.is_none() {
         return Ok(None);
@@ -229,16 +256,22 @@ pub(super) fn score_dtype(dtype: DType) -> DType {
     if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype }
 }
 
+fn check_database(database: &Shape) -> Result<()> {
+    let refused = |expected: String| Err(Error::argument("search", "database", expected, database));
+    if database.rank() != 2 || database.dims()[1] == 0 {
+        return refused("a matrix of vectors".to_owned());
+    }
+    if database.dims()[0] > i32::MAX as usize {
+        return refused(format!("of at most {} rows, as indices are s32", i32::MAX));
+    }
+    Ok(())
+}
+
 pub(super) fn check_options(database: &Shape, options: &SearchOptions) -> Result<()> {
     let refused = |argument: &str, expected: String, got: &dyn std::fmt::Display| {
         Err(Error::argument("search", argument, expected, got))
     };
-    if database.rank() != 2 || database.dims()[1] == 0 {
-        return refused("database", "a matrix of vectors".to_owned(), database);
-    }
-    if database.dims()[0] > i32::MAX as usize {
-        return refused("database", format!("of at most {} rows, as indices are s32", i32::MAX), database);
-    }
+    check_database(database)?;
     if options.k == 0 || options.k > database.dims()[0] {
         let expected = format!("from 1 to the database's {} rows", database.dims()[0]);
         return refused("k", expected, &options.k);
