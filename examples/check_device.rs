@@ -232,7 +232,7 @@ fn search(
         let work = format!("search of {}, {metric}, k {k}", database.shape());
         table.add(&work, session, |form, repeat| {
             let options =
-                SearchOptions { recall_target: TARGET, batch: count, form, ..SearchOptions::new(k) };
+                SearchOptions { recall_target: TARGET, batch: Some(count), form, ..SearchOptions::new(k) };
             let searcher = Searcher::new(session, database.clone(), metric, options)?;
             let Some((mut choices, _)) = available(searcher.prepare(count))? else { return Ok(None) };
             let choice = choices.remove(0);

@@ -279,8 +279,8 @@ pub(super) fn check_options(database: &Shape, options: &SearchOptions) -> Result
     if options.width_multiple == Some(0) {
         return refused("width_multiple", "1 or more".to_owned(), &0);
     }
-    if options.batch == 0 {
-        return refused("batch", "1 or more".to_owned(), &options.batch);
+    if options.batch == Some(0) {
+        return refused("batch", "1 or more".to_owned(), &0);
     }
     if !(options.recall_target > 0.0 && options.recall_target <= 1.0) {
         return refused("recall_target", "in (0, 1]".to_owned(), &options.recall_target);

@@ -19,7 +19,7 @@ use crate::{Array, DType, Error, Result, Session, Shape};
 /// ```
 /// use xlann::ann::SearchOptions;
 ///
-/// let options = SearchOptions { recall_target: 0.99, batch: 32, ..SearchOptions::new(10) };
+/// let options = SearchOptions { recall_target: 0.99, batch: Some(32), ..SearchOptions::new(10) };
 /// assert_eq!((options.k, options.form), (10, None));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +31,9 @@ pub struct SearchOptions {
     /// On a TPU this does not hold for more than 128 neighbours (for each device) that are stored side by side: see
     /// [`Form::Native`].
     pub recall_target: f32,
-    /// How many queries are answered at once, at most. Default: 128.
-    pub batch: usize,
+    /// How many queries are answered at once, at most. Default: what suits the target
+    /// ([`Capabilities::batch`](crate::lower::Capabilities::batch)).
+    pub batch: Option<usize>,
     /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do. The
     /// rows of a block, of which the device makes a copy, may take as many again. A block has `k` rows at
     /// least; and true squared distances take the vectors of a batch's neighbours beside it. Default: what suits the
@@ -67,13 +68,13 @@ impl SearchOptions {
     /// ```
     /// use xlann::ann::SearchOptions;
     /// let options = SearchOptions::new(10);
-    /// assert_eq!((options.k, options.batch, options.recall_target), (10, 128, 0.95));
+    /// assert_eq!((options.k, options.batch, options.recall_target), (10, None, 0.95));
     /// ```
     pub fn new(k: usize) -> SearchOptions {
         SearchOptions {
             k,
             recall_target: 0.95,
-            batch: 128,
+            batch: None,
             score_budget: None,
             width_multiple: None,
             squared_distances: true,
@@ -84,7 +85,7 @@ impl SearchOptions {
         }
     }
 
-    /// As they are for a database on a target: with its width, and a precision that is not automatic.
+    /// As they are for a database on a target: with its width and batch, and a precision that is not automatic.
     pub(super) fn resolved(
         &self,
         target: &Capabilities,
@@ -106,7 +107,8 @@ impl SearchOptions {
             }
         };
         let width_multiple = self.width_multiple.or(Some(target.width_multiple));
-        Ok(SearchOptions { precision, width_multiple, ..self.clone() })
+        let batch = self.batch.or(Some(target.batch));
+        Ok(SearchOptions { precision, width_multiple, batch, ..self.clone() })
     }
 
     /// What a search at a precision below f32 would need and does not have.
@@ -401,8 +403,8 @@ impl Searcher {
 
     /// The neighbours of each of the queries `[q, d]`.
     ///
-    /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with
-    /// zeros, so that it runs what was compiled for the others.
+    /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with zeros to a
+    /// power of two, so that few programs are compiled.
     ///
     /// # Errors
     /// Where the queries are no matrix of the database's width; and those of the device.
@@ -429,12 +431,12 @@ impl Searcher {
         }
         let dtype = self.database_shape().dtype();
         let count = shape.dims()[0];
-        let size = self.batch_size(count);
         let row = width * shape.dtype().size();
         let k = self.options.k;
         let (mut distances, mut indices) = (Vec::new(), Vec::new());
-        for bytes in queries.as_bytes().chunks(size * row) {
+        for bytes in queries.as_bytes().chunks(self.batch_size(count) * row) {
             let filled = bytes.len() / row;
+            let size = self.batch_size(filled);
             let queries = convert(&Array::from_bytes(shape.with_dims([filled, width]), bytes)?, dtype)?;
             let queries = Array::filled(Shape::new(dtype, [size, width]), |bytes| {
                 bytes[..queries.as_bytes().len()].copy_from_slice(queries.as_bytes());
@@ -473,7 +475,7 @@ impl Searcher {
 
     /// The number of queries of the compiled search that answers `queries`: few, but not many different ones.
     fn batch_size(&self, queries: usize) -> usize {
-        let batch = self.options.batch;
+        let batch = self.options.batch.unwrap_or(usize::MAX);
         queries.clamp(1, batch).checked_next_power_of_two().map_or(batch, |size| size.min(batch))
     }
 

@@ -152,6 +152,8 @@ pub struct Capabilities {
     pub keeps_no_scores: &'static [Form],
     /// How many bytes the scores of a batch of queries may take where the user does not say, and the form keeps them.
     pub score_budget: usize,
+    /// How many queries a search answers at once, at most, where the user does not say.
+    pub batch: usize,
     /// What the width of a database is padded to a multiple of where its rows are gathered: of another width, the
     /// compiler would copy the whole of it for every batch, so that a row's elements are stored next to each other.
     pub width_multiple: usize,

@@ -98,7 +98,7 @@ impl Reduced {
         let last = matrix.rank() as isize - 1;
         let greatest = matrix.abs()?.reduce_max(&[last])?;
         // All is computed of rows whose greatest number is 1, so that squares neither overflow nor vanish.
-        let unit = greatest.equal(0)?.select(1.0, &greatest)?;
+        let unit = (&greatest + greatest.equal(0)?.convert(DType::F32)?)?;
         let column = unit.expand_dims(last)?;
         let scaled = (matrix / &column)?;
         let (rows, scales, left) = match dtype {
