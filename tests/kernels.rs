@@ -215,6 +215,9 @@ fn searches_are_recognised() {
         traced(&|x| bottom(&(&x[2] - products(x)?)?)),
         traced(&|x| bottom(&(x[2].expand_dims(0)? - products(x)?)?)),
         traced(&|x| top(&x[0].dot(&x[1].transpose(&[1, 0])?)?)),
+        // Cosines, of which the queries' norms are a part of the queries.
+        traced(&|x| top(&(products(x)? * &x[2])?)),
+        traced(&|x| top(&(&x[2] * products(x)?)?)),
         // Halves whose products are summed in f32.
         traced(&|x| {
             let [queries, database] = [x[0].convert(DType::BF16)?, x[1].convert(DType::BF16)?];
@@ -230,6 +233,8 @@ fn searches_are_recognised() {
         (Function::trace("top", &[f32s(&[3, 50])], |x| top(&x[0])).unwrap(), "an argument"),
         (traced(&|x| bottom(&products(x)?)), "neither products, searched for the largest, nor half norms"),
         (traced(&|x| bottom(&(products(x)? - &x[2])?)), "the operand is no products"),
+        (traced(&|x| bottom(&(products(x)? * &x[2])?)), "neither products, searched for the largest"),
+        (traced(&|x| top(&(products(x)? * products(x)?)?)), "differ between queries"),
         (
             traced(&|x| top(&x[1].dot(&x[0].transpose(&[1, 0])?)?.transpose(&[1, 0])?)),
             "along the dimension of",
@@ -252,7 +257,7 @@ fn searches_are_recognised() {
                 bottom(&(&x[2] - products(x)?)?)
             })
             .unwrap(),
-            "differs between queries",
+            "differ between queries",
         ),
     ] {
         let (calls, choices) = lowered(&search);
@@ -266,7 +271,8 @@ fn batches_of_searches_stay_fused() {
     let Some(session) = session() else { return };
     let l2 = Function::trace("search", &operands(), |x| bottom(&(&x[2] - products(x)?)?)).unwrap();
     let ip = Function::trace("search", &operands()[..2], |x| top(&products(x)?)).unwrap();
-    let cases: [(&Function, Vec<Option<isize>>); 7] = [
+    let cosine = Function::trace("search", &operands(), |x| top(&(products(x)? * &x[2])?)).unwrap();
+    let cases: [(&Function, Vec<Option<isize>>); 9] = [
         (&ip, vec![Some(0), None]),
         (&ip, vec![Some(1), None]),
         (&ip, vec![None, Some(0)]),
@@ -275,6 +281,8 @@ fn batches_of_searches_stay_fused() {
         // Of shared queries, the products come out transposed.
         (&l2, vec![None, Some(0), Some(0)]),
         (&l2, vec![None, Some(0), None]),
+        (&cosine, vec![Some(0), Some(0), Some(0)]),
+        (&cosine, vec![None, Some(0), Some(0)]),
     ];
     for (search, axes) in cases {
         let batched = vmap(search, &axes[..], 0, 4).unwrap();

@@ -70,6 +70,7 @@ void pack_query(const QueryLayout& layout, const FusedSearch& call, int64_t quer
         reinterpret_cast<float*>(bytes)[place(j)] = rounds ? float_of_bf16(bf16_of_float(x)) : x;
       }
     }
+    packed.scales[slot] = 1;
     return;
   }
   const Quantiser quantise(call, start);

@@ -34,7 +34,8 @@ int64_t bytes_of(Type type) {
 }
 
 bool valid(const FusedSearch& call) {
-  const bool typed = call.type != Type::f64 && (call.scales != nullptr) == (call.type == Type::s8);
+  const bool scaled = call.type == Type::s8 ? call.scales != nullptr
+                                            : call.scales == nullptr || call.rerank_rows == nullptr;
   const bool measured = (call.half_norms != nullptr) == (call.metric == Metric::l2);
   const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 && call.dimension <= INT32_MAX &&
                      call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
@@ -44,7 +45,7 @@ bool valid(const FusedSearch& call) {
   const bool certifies = call.certified_recall > 0;
   const bool provable = call.certified_recall >= 0 && call.certified_recall <= 1 &&
                         (!certifies || call.rerank_rows != nullptr) && (call.errors != nullptr) == certifies;
-  return typed && measured && sized && counted && asked && provable;
+  return call.type != Type::f64 && scaled && measured && sized && counted && asked && provable;
 }
 
 // Everything about a call that its sizes decide.

@@ -22,6 +22,8 @@ pub(super) struct Search {
     pub(super) database: Tensor,
     /// `[batch, n]`, where the least half norm less the product is searched for, rather than the largest product.
     pub(super) half_norms: Option<Tensor>,
+    /// `[batch, n]`, where the largest product times one of these is searched for.
+    pub(super) scales: Option<Tensor>,
     /// The database of fewer digits, where the function has it.
     pub(super) reduced: Option<Reduced>,
     /// The sizes of the product's dimensions but for its last: those of a batch, of queries, and shared by queries.
@@ -88,13 +90,28 @@ pub(super) fn search(
     let Some(definition) = uses.own(*scores) else {
         return Ok(Err("the operand is an argument, or read elsewhere, too"));
     };
-    let (product, half_norms) = match (&definition.op, op.direction) {
+    let is_product = |equation: &Equation| matches!(equation.op, Op::DotGeneral(_) | Op::Transpose(_));
+    // What the products are multiplied by, or subtracted from.
+    let (product, weights) = match (&definition.op, op.direction) {
         (Op::DotGeneral(_) | Op::Transpose(_), Direction::Max) => (definition, None),
         (Op::Binary(Binary::Sub), Direction::Min) => {
             let [norms, product] = [definition.inputs()[0], definition.inputs()[1]];
             match (uses.equations.get(&norms), uses.own(product)) {
                 (Some(norms), Some(product)) => (product, Some(*norms)),
                 _ => return Ok(Err("the operand is no half norms less products")),
+            }
+        }
+        (Op::Binary(Binary::Mul), Direction::Max) => {
+            let [lhs, rhs] = [definition.inputs()[0], definition.inputs()[1]];
+            let found = [(lhs, rhs), (rhs, lhs)].into_iter().find_map(|(product, scales)| {
+                Some((
+                    uses.own(product).filter(|product| is_product(product))?,
+                    *uses.equations.get(&scales)?,
+                ))
+            });
+            match found {
+                Some((product, scales)) => (product, Some(scales)),
+                None => return Ok(Err("the operand is no products times scales")),
             }
         }
         _ => {
@@ -163,15 +180,19 @@ pub(super) fn search(
     if [batches, repeats, count, rows, width].contains(&0) {
         return Ok(Err("there is nothing to search"));
     }
-    let half_norms = match half_norms {
+    let weights = match weights {
         None => None,
-        Some(norms) => {
+        Some(weights) => {
             let sizes = [&batch[..], &query, &[&shared[..], &[rows]].concat()];
-            match broadcast_norms(norms, uses, value, &permutation, sizes)? {
-                Some(norms) => Some(norms.reshape(&[batches * repeats, rows])?),
-                None => return Ok(Err("what the products are subtracted from differs between queries")),
+            match broadcast_weights(weights, uses, value, &permutation, sizes)? {
+                Some(weights) => Some(weights.reshape(&[batches * repeats, rows])?),
+                None => return Ok(Err("the norms or scales of the rows differ between queries")),
             }
         }
+    };
+    let (half_norms, scales) = match op.direction {
+        Direction::Min => (weights, None),
+        Direction::Max => (None, weights),
     };
     let order = lhs_batch.iter().chain(&lhs_free).chain(lhs_contracting).copied();
     let queries = transposed(&queries, order)?
@@ -191,7 +212,7 @@ pub(super) fn search(
     };
     let database = database.reshape(&[batches * repeats, rows, width])?;
     let sizes = [batch, query, shared];
-    Ok(Ok(Search { queries, database, half_norms, reduced, sizes, permutation }))
+    Ok(Ok(Search { queries, database, half_norms, scales, reduced, sizes, permutation }))
 }
 
 /// A tensor with its dimensions in this order.
@@ -204,9 +225,9 @@ fn transposed(tensor: &Tensor, order: impl Iterator<Item = usize>) -> Result<Ten
     }
 }
 
-/// Half norms that are broadcast to the scores, without the dimensions of the queries: of sizes `[batch.., rows..]`, where
+/// Half norms or scales that are broadcast to the scores, without the dimensions of the queries: of sizes `[batch.., rows..]`, where
 /// the product's are `[batch.., query.., rows..]`; `None` where they differ between queries, or are something else.
-fn broadcast_norms(
+fn broadcast_weights(
     definition: &Equation,
     uses: &Uses<'_>,
     value: &dyn Fn(Var) -> Option<Tensor>,

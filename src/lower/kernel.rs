@@ -36,11 +36,10 @@ pub(super) fn fused_search(
     reduction: Option<Reduction>,
     threads: Option<usize>,
 ) -> Result<Vec<Tensor>> {
-    let Search { queries, database, half_norms, .. } = search;
+    let Search { queries, database, half_norms, scales, .. } = search;
     let [batch, count] = [queries.dims()[0], queries.dims()[1]];
     let values = Shape::new(DType::F32, [batch, count, k]);
     let indices = values.with_dtype(DType::S32);
-    let half_norms: Vec<&Tensor> = half_norms.iter().collect();
     let reduced = match (reduction, &search.reduced) {
         (None, _) => None,
         (Some(_), Some(reduced)) => Some(reduced.clone()),
@@ -48,22 +47,23 @@ pub(super) fn fused_search(
     };
     // What the best rows are found in, then what they are scored anew by.
     let operands: Vec<&Tensor> = match &reduced {
-        None => [vec![queries, database], half_norms].concat(),
+        None => [queries, database].into_iter().chain(scales).chain(half_norms).collect(),
         Some(Reduced { rows, scales, errors }) => {
-            let scales = scales.iter().collect();
-            [vec![queries, rows], scales, half_norms, vec![database, errors]].concat()
+            [queries, rows].into_iter().chain(scales).chain(half_norms).chain([database, errors]).collect()
         }
     };
     let shapes: Vec<Shape> = operands.iter().map(|operand| operand.shape().clone()).collect();
     let place = |tensor: &Tensor| operands.iter().position(|operand| std::ptr::eq(*operand, tensor));
-    let [exact, norms] = [place(database), search.half_norms.as_ref().and_then(place)];
+    let [exact, norms, weights] =
+        [place(database), half_norms.as_ref().and_then(place), scales.as_ref().and_then(place)];
     let reference = Function::trace("fused_search", &shapes, |x| {
         let database = &x[exact.unwrap_or(1)];
         let [queries, database] = [x[0].convert(DType::F32)?, database.convert(DType::F32)?];
         let products = queries.dot_general(&database, (&[2], &[2]), (&[0], &[0]))?;
-        let (scores, direction) = match norms {
-            Some(norms) => ((x[norms].expand_dims(1)? - products)?, Direction::Min),
-            None => (products, Direction::Max),
+        let (scores, direction) = match (norms, weights) {
+            (Some(norms), _) => ((x[norms].expand_dims(1)? - products)?, Direction::Min),
+            (None, Some(weights)) => ((products * x[weights].expand_dims(1)?)?, Direction::Max),
+            (None, None) => (products, Direction::Max),
         };
         let rows = scores.reshape(&[batch * count, database.dims()[1]])?;
         let results = sort_prepared(&rows, &[], k, direction)?;
@@ -73,6 +73,7 @@ pub(super) fn fused_search(
     let call = CustomCall::new(FUSED_SEARCH, [values, indices])
         .backend_config(&attributes([
             Some(("metric", metric.to_owned())),
+            weights.map(|_| ("scaled", "true".to_owned())),
             reduction.map(|reduction| ("candidates", format!("{} : i64", reduction.candidates))),
             reduction.map(|reduction| ("certified_recall", format!("{:?} : f32", reduction.recall_target))),
             threads.map(thread_count),

@@ -70,8 +70,9 @@ pub enum Form {
     /// What is not aggregated has XLA's size. Neighbours that are stored side by side are lost as there.
     NativeTight,
     /// A [kernel](crate::kernels) of this crate's, in a custom call: exact, and reads the operand once. Where the
-    /// operand is the products of queries and the rows of a database, searched for the largest, or half norms less such
-    /// products, searched for the least, the scores are searched as they are computed, and not kept.
+    /// operand is the products of queries and the rows of a database, by themselves or times a scale for each row, searched
+    /// for the largest, or half norms less such products, searched for the least, the scores are searched as they are
+    /// computed, and not kept.
     Kernel,
 }
 
@@ -236,6 +237,8 @@ pub(super) struct Fusion {
     queries: usize,
     rows: usize,
     dtype: DType,
+    /// Whether rows have scales: then candidates are not scored anew.
+    scaled: bool,
     /// What the database is there in, too.
     reduced: Option<DType>,
 }
@@ -246,6 +249,7 @@ impl Fusion {
             queries: search.queries.dims()[1],
             rows: search.database.dims()[1],
             dtype: search.database.dtype(),
+            scaled: search.scales.is_some(),
             reduced: search.reduced.as_ref().map(|reduced| reduced.rows.dtype()),
         }
     }
@@ -444,8 +448,8 @@ impl Planner<'_> {
         let fusion = self.fusion.ok()?;
         let recall_target = self.op.recall_target;
         let dtype = match (fusion.reduced, self.options.precision) {
+            _ if fusion.dtype != DType::F32 || fusion.scaled => return None,
             (Some(reduced), _) => reduced,
-            _ if fusion.dtype != DType::F32 => return None,
             (None, Precision::Auto) if fusion.queries < QUERIES_WORTH_ROUNDING => return None,
             (None, precision) => precision.dtype(recall_target)?,
         };
