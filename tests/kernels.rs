@@ -186,6 +186,14 @@ fn calls_that_do_not_fit_are_refused() {
             search("{metric = \"l2\"}", &[queries.clone(), database.clone(), Shape::new(DType::F64, [9])]),
             "half_norms must be of f32, got f64",
         ),
+        (search("{scaled = true}", &[queries.clone(), database.clone()]), "expected 3 operands, got 2"),
+        (
+            search(
+                "{scaled = true, candidates = 5 : i64}",
+                &[queries.clone(), database.clone(), f32s(&[9]), database.clone()],
+            ),
+            "scaled must be false with candidates from a database of f32",
+        ),
         (
             search("{candidates = 1 : i64}", &[queries.clone(), database.clone(), database.clone()]),
             "candidates must be from k (2) to the database's 9 rows, got 1",

@@ -7,7 +7,7 @@
 //! | target | operands | results | attributes |
 //! |---|---|---|---|
 //! | `xlann_select_k` | `[..., n]` of f32, bf16, f16 or f64 | values `[..., k]`, indices s32`[..., k]` | `least`: a truth value, default false |
-//! | `xlann_fused_search` | queries `[..., q, d]` of f32, bf16 or f16; database `[..., n, d]` of f32, bf16, f16 or s8; for s8, scales f32`[..., n]`; for l2, half norms f32`[..., n]`; for candidates, rows f32`[..., n, d]`; for a certified recall, errors f32`[..., 2]` | values f32`[..., q, k]`, indices s32`[..., q, k]` | `metric`: `"inner_product"`, the default, or `"l2"`; `candidates`: an integer, default 0; `certified_recall`: an f64 or f32, default 0 |
+//! | `xlann_fused_search` | queries `[..., q, d]` of f32, bf16 or f16; database `[..., n, d]` of f32, bf16, f16 or s8; for s8 or if scaled, scales f32`[..., n]`; for l2, half norms f32`[..., n]`; for candidates, rows f32`[..., n, d]`; for a certified recall, errors f32`[..., 2]` | values f32`[..., q, k]`, indices s32`[..., q, k]` | `metric`: `"inner_product"`, the default, or `"l2"`; `scaled`: a truth value, default false; `candidates`: an integer, default 0; `certified_recall`: an f64 or f32, default 0 |
 //!
 //! Both take `threads`, an integer, of XLA's own thread pool (default 0: all of them), and `instruction_set`: `"automatic"`,
 //! the default, `"portable"`, `"avx2"`, `"avx512"`, `"avx512_bf16"`, `"avx512_vnni"` or `"neon"`. k is read off the

@@ -236,9 +236,19 @@ fn broadcast_weights(
 ) -> Result<Option<Tensor>> {
     let (mut definition, mut dims) = (Some(definition), permutation.to_vec());
     let mut norms = None;
-    // A batch broadcasts what is broadcast already.
-    while let Some(Equation { op: Op::BroadcastInDim(broadcast), inputs, .. }) = definition {
-        dims = broadcast.broadcast_dimensions.iter().map(|&dim| dims[dim]).collect();
+    // A batch broadcasts what is broadcast already, and transposes it.
+    while let Some(Equation { op, inputs, .. }) = definition {
+        dims = match op {
+            Op::BroadcastInDim(broadcast) => {
+                broadcast.broadcast_dimensions.iter().map(|&dim| dims[dim]).collect()
+            }
+            Op::Transpose(transpose) => {
+                let mut places: Vec<_> = transpose.permutation.iter().zip(&dims).collect();
+                places.sort_unstable();
+                places.into_iter().map(|(_, &place)| place).collect()
+            }
+            _ => break,
+        };
         norms = value(inputs[0]);
         definition = uses.equations.get(&inputs[0]).copied();
     }
