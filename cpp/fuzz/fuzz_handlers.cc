@@ -1,6 +1,6 @@
-// Calls the handlers with call frames made of any bytes: sizes, types, ranks and counts that are negative, huge or do not
-// fit, attributes of any names and types, buffers of any content, older APIs. A model of what they take says which calls
-// must be refused; what is taken must have indices within bounds.
+// Calls the handlers with call frames made of any bytes: sizes, types, ranks and counts that are negative, huge or do
+// not fit, attributes of any names and types, buffers of any content, older APIs. A model of what they take says which
+// calls must be refused; what is taken must have indices within bounds.
 //
 // With -fsanitize=fuzzer -DXLANN_LIBFUZZER it is a target of libFuzzer's; else a program that makes up the bytes:
 // fuzz_handlers [INPUTS [SEED]].
@@ -121,7 +121,8 @@ Claim fitting(Bytes& bytes) {
       claim.attributes.push_back(attribute("metric", AttributeType::string, DataType::f32, 0, "l2"));
     }
     if (bytes.one_of(2)) {
-      const int64_t candidates = bytes.one_of(8) ? bytes.number() : k >= 0 && n > k && n < 255 ? k + bytes.below(n - k + 1) : n;
+      const bool few = k >= 0 && n > k && n < 255;
+      const int64_t candidates = bytes.one_of(8) ? bytes.number() : few ? k + bytes.below(n - k + 1) : n;
       if (candidates != 0) claim.arguments.push_back({DataType::f32, dims({n, d})});
       claim.attributes.push_back(attribute("candidates", AttributeType::scalar, DataType::s64, candidates));
     }
@@ -165,8 +166,8 @@ void change(Claim& claim, Bytes& bytes) {
     case 7:
     case 8: {
       constexpr const char* names[] = {"threads", "instruction_set", "metric", "candidates", "least", "best", ""};
-      constexpr const char* texts[] = {"automatic", "portable",    "avx2",        "avx512", "avx512_bf16", "avx512_vnni",
-                                       "neon",      "inner_product", "l2", "cosine", ""};
+      constexpr const char* texts[] = {"automatic",   "portable", "avx2",          "avx512", "avx512_bf16",
+                                       "avx512_vnni", "neon",     "inner_product", "l2",     "cosine", ""};
       AttributeClaim added = attribute(names[bytes.below(7)], AttributeType(1 + bytes.below(4)), types[bytes.below(12)],
                                        bytes.number(), texts[bytes.below(11)]);
       if (bytes.one_of(4)) added.name = bytes.text();
@@ -469,16 +470,23 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   api.error_destroy = destroy_error;
   api.thread_pool_schedule = claim.no_schedule ? nullptr : schedule;
   api.thread_pool_num_threads = claim.no_count ? nullptr : count_threads;
+  // No larger than it says.
+  const std::unique_ptr<char[]> own_api(new char[api.size]);
+  std::memcpy(own_api.get(), &api, api.size);
   Metadata metadata{};
   MetadataExtension asks{{sizeof(MetadataExtension), metadata_extension, nullptr}, &metadata};
   Extension other{sizeof(Extension), 77, claim.asks_for_metadata ? &asks.base : nullptr};
   ExecutionState own{&claim, 0, {}, {}};
   state = &own;
-  CallFrame frame{sizeof(CallFrame), &other, &api, nullptr, claim.stage, arguments.list(claim.argument_count),
-                  results.list(claim.result_count),
-                  {sizeof(Attributes), nullptr,
-                   claim.attribute_count != 0 ? claim.attribute_count : static_cast<int64_t>(count), kinds.data(),
-                   name_pointers.data(), values.data()}};
+  CallFrame frame{};
+  frame.size = sizeof frame;
+  frame.extensions = &other;
+  frame.api = reinterpret_cast<const Api*>(own_api.get());
+  frame.stage = claim.stage;
+  frame.arguments = arguments.list(claim.argument_count);
+  frame.results = results.list(claim.result_count);
+  const int64_t attributes = claim.attribute_count != 0 ? claim.attribute_count : static_cast<int64_t>(count);
+  frame.attributes = {sizeof frame.attributes, nullptr, attributes, kinds.data(), name_pointers.data(), values.data()};
   refused = false;
   message.clear();
   Error* const error = claim.search ? xlann_fused_search_handler(&frame) : xlann_select_k_handler(&frame);
