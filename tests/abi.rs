@@ -1,14 +1,15 @@
-//! Compares the declarations in `src/pjrt/abi.rs` with an official `pjrt_c_api.h`, read by bindgen.
+//! Compares the declarations in `src/pjrt/abi.rs` with an official `pjrt_c_api.h`, read by bindgen, and those in
+//! `cpp/xla_ffi.h` with jaxlib's `c_api.h`, by a compiler of C++ (`CXX`, else `c++`).
 //!
-//! Run as `cargo test --features check-abi --test abi`. Header and libclang are fetched into the cache, unless
-//! `PJRT_C_API_HEADER` and `LIBCLANG_PATH` name others.
+//! Run as `cargo test --features check-abi --test abi`. Headers and libclang are fetched into the cache, unless
+//! `PJRT_C_API_HEADER`, `XLA_FFI_HEADERS` (the folder of `c_api.h`) and `LIBCLANG_PATH` name others.
 
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use xlann::data::Wheel;
 use xlann::pjrt::abi;
@@ -29,6 +30,15 @@ const LIBCLANG: Wheel = Wheel {
     python: "py3",
     platform: "manylinux2010_x86_64",
     sha256: "c533091d8a3bbf7460a00cb6c1a71da93bffe148f172c7d03b1c31fbf8aa2a0b",
+};
+
+/// The header of XLA's FFI, 0.3: `jaxlib/include/xla/ffi/api/c_api.h`.
+const JAXLIB: Wheel = Wheel {
+    package: "jaxlib",
+    version: "0.10.2",
+    python: "cp311",
+    platform: "manylinux_2_27_x86_64",
+    sha256: "1faca3c5d4662cb4a6130a68105d68bb520764817e165d6eebfd6786c0d1f30f",
 };
 
 /// A file out of a wheel, in the cache.
@@ -182,4 +192,102 @@ fn a_plugin_of_an_older_api_is_refused_without_a_crash() {
         stderr.contains("its PJRT API must be 0.106 or newer, of the same major version, got 0.81"),
         "{stderr}"
     );
+}
+
+/// A structure or enumeration of `cpp/xla_ffi.h`.
+struct Block<'a> {
+    name: &'a str,
+    body: &'a str,
+    /// Declarations of fields, or constants with their values.
+    members: Vec<&'a str>,
+}
+
+fn blocks(header: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    for part in ["\nstruct ", "\nenum class "].iter().flat_map(|kind| header.split(kind).skip(1)) {
+        let Some((heading, rest)) = part.split_once('{').filter(|(heading, _)| !heading.contains(';')) else {
+            continue;
+        };
+        let name = heading.split_whitespace().next().expect("it has a name");
+        let body = rest.split_once("};").expect("it ends").0;
+        let members = body.split([';', ',']).map(str::trim).filter(|member| !member.is_empty()).collect();
+        blocks.push(Block { name, body, members });
+    }
+    blocks
+}
+
+/// What a member is called; that of a function stands between parentheses.
+fn name_of(member: &str) -> &str {
+    let declarator = match member.split_once("(*") {
+        Some((_, rest)) => rest.split(')').next(),
+        None => member.split([' ', '*']).rfind(|word| word.starts_with(|c: char| c.is_alphabetic())),
+    };
+    declarator.and_then(|name| name.split('[').next()).expect("it has a name")
+}
+
+/// Compiles the comparison of the header in `folder` with jaxlib's.
+fn compare(folder: &Path) -> Output {
+    static THEIRS: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os("XLA_FFI_HEADERS") {
+        Some(folder) => folder.into(),
+        None => {
+            let header = fetch(&JAXLIB, "jaxlib/include/xla/ffi/api/c_api.h");
+            header.parent().expect("it is in a folder").to_owned()
+        }
+    });
+    Command::new(std::env::var_os("CXX").unwrap_or("c++".into()))
+        .args(["-std=c++17", "-fsyntax-only", "tests/xla_ffi_layout.cc", "-I"])
+        .args([folder.as_os_str(), "-I".as_ref(), THEIRS.as_os_str()])
+        .output()
+        .expect("there is a compiler of C++")
+}
+
+#[test]
+fn ffi_declarations_are_those_of_jaxlib() {
+    let output = compare("cpp".as_ref());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let header = std::fs::read_to_string("cpp/xla_ffi.h").unwrap();
+    let comparison = std::fs::read_to_string("tests/xla_ffi_layout.cc").unwrap();
+    let mut compared = 0;
+    for Block { name: block, members, .. } in blocks(&header) {
+        for member in members.iter().map(|member| name_of(member)) {
+            let there = ["FIELD(", "VALUE(", "offsetof("].iter().any(|how| {
+                comparison.contains(&format!("{how}{block}, {member}"))
+                    || comparison.contains(&format!("{how}{block}::{member},"))
+            });
+            assert!(there, "{block}::{member} is not compared");
+            compared += 1;
+        }
+    }
+    println!("compared {compared} fields and constants");
+    assert!(compared > 80, "{compared}");
+}
+
+#[test]
+fn swapped_ffi_fields_and_other_constants_are_found() {
+    let header = std::fs::read_to_string("cpp/xla_ffi.h").unwrap();
+    // Without its own assertions, which find some.
+    let (header, _) = header.split_once("\nstatic_assert").expect("it has assertions");
+    let header = format!("{header}\n}}\n");
+    let folder = tempfile::tempdir().unwrap();
+    let agrees = |header: &str| {
+        std::fs::write(folder.path().join("xla_ffi.h"), header).unwrap();
+        compare(folder.path()).status.success()
+    };
+    assert!(agrees(&header), "it is right before it is changed");
+    let mut changes = 0;
+    for Block { name, body, members } in blocks(&header) {
+        let constants = members.iter().filter_map(|member| Some((*member, member.split_once(" = ")?.0)));
+        let constants = constants.map(|(member, name)| (member.to_owned(), format!("{name} = 99")));
+        let swaps = members.windows(2).filter(|pair| !pair[0].contains(" = "));
+        let swaps = swaps
+            .map(|pair| (format!("{};\n  {}", pair[0], pair[1]), format!("{};\n  {}", pair[1], pair[0])));
+        for (from, to) in constants.chain(swaps) {
+            let changed = body.replacen(&from, &to, 1);
+            assert_ne!(changed, body, "{name}: {from}");
+            assert!(!agrees(&header.replacen(body, &changed, 1)), "{name}: {to}");
+            changes += 1;
+        }
+    }
+    println!("found {changes} changes");
+    assert!(changes > 70, "{changes}");
 }

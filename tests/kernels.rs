@@ -6,7 +6,9 @@ use runner::{random, session};
 use xlann::kernels::{FUSED_SEARCH, SELECT_K};
 use xlann::lower::{self, Form};
 use xlann::target::cpu;
-use xlann::{ApproxTopKOptions, Array, CustomCall, DType, Function, Result, Shape, Tensor, vmap};
+use xlann::{
+    ApproxTopKOptions, Array, CustomCall, DType, Function, Result, Shape, Tangent, Tensor, jvp, vjp, vmap,
+};
 
 /// A function that is one custom call, with no checks of ours before those of the handler.
 fn call(target: &str, config: &str, operands: &[Shape], results: &[Shape]) -> Function {
@@ -355,6 +357,56 @@ fn batches_of_searches_stay_fused() {
         assert_eq!(found[1], expected[1], "{axes:?}");
         for (found, expected) in found[0].to_f64().into_iter().zip(expected[0].to_f64()) {
             assert!((found - expected).abs() < 1e-4, "{axes:?}: {found} {expected}");
+        }
+    }
+}
+
+/// Small integers, whose products are summed exactly in any order.
+fn integers(shape: Shape, seed: u64) -> Array {
+    let values: Vec<f64> = random(shape.clone(), seed).to_f64().iter().map(|x| (x * 50.0).round()).collect();
+    Array::from_f64(shape, &values).unwrap()
+}
+
+#[test]
+fn derivatives_of_searches_are_those_of_the_interpreter() {
+    let Some(session) = session() else { return };
+    for tangent in [Tangent::Gather, Tangent::Carried] {
+        let options = ApproxTopKOptions { tangent, ..ApproxTopKOptions::default() };
+        let searches = [
+            Function::trace("ip", &operands()[..2], |x| products(x)?.approx_max_k(5, &options)).unwrap(),
+            Function::trace("l2", &operands(), |x| (&x[2] - products(x)?)?.approx_min_k(5, &options))
+                .unwrap(),
+        ];
+        for search in &searches {
+            let count = search.parameter_shapes().len();
+            let all: Vec<usize> = (0..count).collect();
+            // The transform of what is lowered, too: of a custom call, it is that of its reference.
+            let lowered_search =
+                lower::lower(search, &cpu::CAPABILITIES, &lower::Options::default()).unwrap().function;
+            for wrt in [&[0][..], &[1], &all] {
+                for (name, of_search, of_lowered) in [
+                    ("jvp", jvp(search, wrt).unwrap(), jvp(&lowered_search, wrt).unwrap()),
+                    ("vjp", vjp(search, wrt).unwrap(), vjp(&lowered_search, wrt).unwrap()),
+                ] {
+                    let shapes = of_search.parameter_shapes();
+                    let arguments: Vec<Array> =
+                        shapes.into_iter().zip(20..).map(|(shape, seed)| integers(shape, seed)).collect();
+                    let expected = of_search.eval(&arguments).unwrap();
+                    let (calls, choices) = lowered(&of_search);
+                    // No kernel carries tangents along.
+                    let fused = (name, tangent) != ("jvp", Tangent::Carried);
+                    let expected_calls: &[&str] = if fused { &[FUSED_SEARCH] } else { &[] };
+                    assert_eq!(calls, expected_calls, "{name} {wrt:?} {tangent:?}: {}", choices[0]);
+                    let reason = if fused { "not kept" } else { "carries operands along" };
+                    assert!(choices[0].reason.contains(reason), "{}", choices[0]);
+                    for derivative in [&of_search, &of_lowered] {
+                        let context = format!("{name} {wrt:?} {tangent:?}\n{derivative}");
+                        assert_eq!(derivative.eval(&arguments).unwrap(), expected, "{context}");
+                        let found = session.compile(derivative).unwrap().run_arrays(&arguments).unwrap();
+                        assert_eq!(found, expected, "{context}");
+                    }
+                }
+            }
         }
     }
 }

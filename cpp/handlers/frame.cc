@@ -110,6 +110,15 @@ bool Frame::buffer(const xla_ffi::Buffers& buffers, int64_t index, const char* n
   if (buffer.rank < trailing) {
     return refuse("%s must be of rank %d or more, got %lld", name, trailing, static_cast<long long>(buffer.rank));
   }
+  // Sizes in bytes, of any of them, fit.
+  int64_t elements = 1;
+  for (int64_t i = 0; i < buffer.rank; ++i) {
+    const int64_t dim = buffer.dims[i];
+    if (dim < 0) return refuse("%s must be of sizes of 0 or more, got %lld", name, static_cast<long long>(dim));
+    if (__builtin_mul_overflow(elements, dim > 0 ? dim : 1, &elements) || elements >= int64_t{1} << 60) {
+      return refuse("%s must be of less than 2^60 elements", name);
+    }
+  }
   matrix = Matrix{};
   matrix.data = buffer.data;
   matrix.type = buffer.type;

@@ -117,6 +117,10 @@ bool run(Frame& frame) {
   }
   if (x.queries.batch == 0 || q == 0 || k == 0) return true;
   if (d == 0) return frame.refuse("database must be of 1 column or more, got 0");
+  if (d > INT32_MAX || q > int64_t{1} << 26) {
+    return frame.refuse("queries must be at most 2^26 rows of less than 2^31, got %lld of %lld",
+                        static_cast<long long>(q), static_cast<long long>(d));
+  }
   ThreadPool pool(frame.frame(), execution.threads);
   const Parallel parallel = pool.parallel();
   FusedSearch call;
