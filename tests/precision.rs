@@ -150,9 +150,9 @@ fn programs_round_their_databases_where_they_are_told_to() {
     };
     assert!(reason(&f, Precision::Exact).contains("exact"));
     assert!(
-        reason(&f, Precision::Int8).contains("in s8; 40 candidates scored anew, for a proven recall of 0.95")
+        reason(&f, Precision::Int8).contains("in s8; 70 candidates scored anew, for a proven recall of 0.95")
     );
-    assert!(reason(&f, Precision::Bf16).contains("in bf16; 20 candidates"));
+    assert!(reason(&f, Precision::Bf16).contains("in bf16; 30 candidates"));
     // Few queries are not worth it, and exact is exact.
     let few = [Shape::new(DType::F32, [8, 20]), shapes[1].clone()];
     assert!(reason(&Function::trace("search", &few, search).unwrap(), Precision::Auto).contains("exact"));

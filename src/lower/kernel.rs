@@ -75,7 +75,7 @@ pub(super) fn fused_search(
             Some(("metric", metric.to_owned())),
             weights.map(|_| ("scaled", "true".to_owned())),
             reduction.map(|reduction| ("candidates", format!("{} : i64", reduction.candidates))),
-            reduction.map(|reduction| ("certified_recall", format!("{:?} : f32", reduction.recall_target))),
+            reduction.map(|reduction| ("certified_recall", format!("{:?} : f64", reduction.recall_target))),
             threads.map(thread_count),
         ]))
         .reference(reference);

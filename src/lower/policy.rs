@@ -236,6 +236,7 @@ pub(super) struct Fusion {
     /// Of each database.
     queries: usize,
     rows: usize,
+    width: usize,
     dtype: DType,
     /// Whether rows have scales: then candidates are not scored anew.
     scaled: bool,
@@ -248,6 +249,7 @@ impl Fusion {
         Fusion {
             queries: search.queries.dims()[1],
             rows: search.database.dims()[1],
+            width: search.database.dims()[2],
             dtype: search.database.dtype(),
             scaled: search.scales.is_some(),
             reduced: search.reduced.as_ref().map(|reduced| reduced.rows.dtype()),
@@ -453,7 +455,7 @@ impl Planner<'_> {
             (None, Precision::Auto) if fusion.queries < QUERIES_WORTH_ROUNDING => return None,
             (None, precision) => precision.dtype(recall_target)?,
         };
-        let candidates = candidates(dtype, self.count, fusion.rows);
+        let candidates = candidates(dtype, self.count, fusion.width, fusion.rows);
         Some(Reduction { dtype, candidates, recall_target })
     }
 

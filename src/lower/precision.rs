@@ -75,10 +75,12 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// How many candidates are scored anew: so many that few queries of common data are searched again.
-pub(super) fn candidates(dtype: DType, k: usize, rows: usize) -> usize {
-    let candidates = if dtype == DType::BF16 { (2 * k).max(k + 10) } else { (4 * k).max(k + 30) };
-    candidates.min(rows)
+/// How many candidates are scored anew: so many that few queries are searched again, of a hundred thousand to a million
+/// normally distributed vectors of any width, or of word vectors (cpp/bench/certificates.cc). The wider, the closer lie the
+/// scores, relative to their error.
+pub(super) fn candidates(dtype: DType, k: usize, width: usize, rows: usize) -> usize {
+    let (times, width, more) = if dtype == DType::BF16 { (2, width / 256, 10) } else { (4, width / 128, 30) };
+    k.saturating_mul(times * width.max(1)).saturating_add(more).min(rows)
 }
 
 /// A matrix of f32, `[.., n, d]`, of fewer digits.
