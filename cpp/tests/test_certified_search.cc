@@ -240,6 +240,10 @@ std::vector<Content> contents() {
   };
   // Without loss by all but s8, so that sums are rounded and nothing else.
   const Number steps = [](Random& random, int64_t, int64_t) { return double(1000 + 4 * random.below(3)); };
+  // For l2, of half norms that are all the same, and so great that little is left of products.
+  const Number signs = [](Random& random, int64_t, int64_t j) {
+    return (random.below(2) ? 1 : -1) * (1000 + 0.37 * double(j));
+  };
   const Number far = [](Random& random, int64_t i, int64_t) {
     return (i % 11 == 0 ? 100.0 : 1.0) * double(random.normal());
   };
@@ -251,6 +255,7 @@ std::vector<Content> contents() {
       {"stored without loss", stored, normal},
       {"sums rounded", steps, steps},
       {"differences rounded", steps, times(1e-3, steps)},
+      {"half norms equal", signs, times(1e-4, normal)},
       {"some rows far", far, normal},
       {"rows equal", [](Random&, int64_t, int64_t j) { return 0.1 * double(j % 7) - 0.3; }, normal},
       {"nearly equal", [](Random& random, int64_t, int64_t j) { return double(j % 3) + 1e-7 * random.normal(); },
@@ -357,6 +362,14 @@ void check_errors(Random& random) {
       CHECK(check(*problem) == 5, "errors[%d] = %g", i, bad);
       problem->errors[i] = good[i];
     }
+  }
+  // So is what the half norms make infinite.
+  for (const float infinite : {INFINITY, -INFINITY}) {
+    auto l2 = make(contents()[0], Type::s8, Type::f32, shape, Metric::l2, random);
+    CHECK(check(*l2) == 0, "half norms");
+    for (int64_t i = 0; i < (infinite > 0 ? 280 : 1); ++i) l2->half_norms.set(i, infinite);
+    CHECK(check(*l2) == 5, "half norms of %g", infinite);
+    CHECK(check(*l2, 0.5) == (infinite > 0 ? 5 : 0), "half norms of %g", infinite);
   }
   // The first row is the best, but its sum overflows before it comes back.
   Problem overflows(Type::bf16, Type::bf16, {1, 3, 2, 1, 2}, Metric::inner_product, "overflow in between");
