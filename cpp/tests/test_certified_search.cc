@@ -371,6 +371,12 @@ void check_errors(Random& random) {
     CHECK(check(*l2) == 5, "half norms of %g", infinite);
     CHECK(check(*l2, 0.5) == (infinite > 0 ? 5 : 0), "half norms of %g", infinite);
   }
+  // Nor are infinite scores, where errors do not say that a row is.
+  auto infinite = make(contents()[0], Type::bf16, Type::f32, shape, Metric::inner_product, random);
+  infinite->rows.set(0, INFINITY), infinite->stored.set(0, INFINITY);
+  int64_t found = 0;
+  for (int64_t q = 0; q < shape.queries; ++q) found += infinite->queries.get(q * shape.dimension) > 0;
+  CHECK(found > 0 && check(*infinite) == found, "%d infinite results", (int)found);
   // The first row is the best, but its sum overflows before it comes back.
   Problem overflows(Type::bf16, Type::bf16, {1, 3, 2, 1, 2}, Metric::inner_product, "overflow in between");
   const float queries[2] = {10, 10.125}, rows[6] = {-0x1p126f, 0x1p126f, 0, 0x1p120f, 0, 0x1p117f};
