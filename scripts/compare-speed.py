@@ -122,7 +122,8 @@ def of_faiss(work, files, repeat):
 
 def limits():
     """Operations and bytes a second."""
-    return json.loads(subprocess.run([str(BENCH), "--limits"], check=True, stdout=subprocess.PIPE, text=True).stdout)
+    ran = subprocess.run([str(BENCH), "--limits"], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(ran.stdout)
 
 
 def share(work, seconds, limit):

@@ -1,6 +1,6 @@
 // Times the kernels beside the machine's limits, and checks what they find.
 //
-//   bench [--threads 2] [--repeat 7] [--cpu] [--only TEXT] [--set NAME] [--crossover]
+//   bench [--threads 2] [--repeat 7] [--cpu] [--only TEXT] [--set NAME] [--crossover] [--limits]
 //
 // A line has the median and the ratio to the limit (multiply-adds, or bytes read) that was measured right before it.
 // --cpu counts the threads' own time instead of the clock's, for a machine that others use; limits too.
@@ -324,6 +324,14 @@ void selecting(const std::string& what, int64_t rows, int64_t columns, int64_t k
 }
 
 // Both ways through the database for few queries: where they cross, and what is lost by choosing wrongly.
+// The limits alone, in operations and bytes a second.
+void limits() {
+  const std::vector<char> memory(size_t{1} << 30, 1);
+  std::printf("{\"f32\": %g, \"bf16\": %g, \"int8\": %g, \"read\": %g}\n", 1e9 * peak_rate(Type::f32),
+              1e9 * peak_rate(Type::bf16), 1e9 * peak_rate(Type::s8),
+              1e9 * read_rate(memory.data(), static_cast<int64_t>(memory.size())));
+}
+
 void crossover() {
   for (Type type : {Type::f32, Type::bf16, Type::s8}) {
     for (int64_t dimension : {16, 50, 128, 768}) {
@@ -355,6 +363,10 @@ int main(int argc, char** argv) {
     if (option == "--repeat") repeat = std::atoi(value());
     if (option == "--cpu") cpu_time = true;
     if (option == "--crossover") cross = true;
+    if (option == "--limits") {
+      limits();
+      return 0;
+    }
     if (option == "--only") only = value();
     if (option == "--set") {
       const std::string set = value();
