@@ -69,7 +69,7 @@ fn topk(c: &mut Criterion) {
             .unwrap();
             let truth = &function.eval(std::slice::from_ref(&scores)).unwrap()[1];
             for &form in session.platform().capabilities.forms {
-                let options = Options { approx_top_k: Some(form) };
+                let options = Options { approx_top_k: Some(form), ..Default::default() };
                 let (executable, _) = session.compile_with(&function, &options).unwrap();
                 let found = &host_results(&executable, &[&operand])[1];
                 let recall = ann::recall(found, truth).unwrap();
@@ -105,8 +105,9 @@ fn derivative(c: &mut Criterion) {
                 .unwrap();
             let truth = &topk.eval(std::slice::from_ref(&scores)).unwrap()[1];
             let derivative = jvp(&topk, &[0]).unwrap();
-            let (executable, choices) =
-                session.compile_with(&derivative, &Options { approx_top_k: form }).unwrap();
+            let (executable, choices) = session
+                .compile_with(&derivative, &Options { approx_top_k: form, ..Default::default() })
+                .unwrap();
             let results = host_results(&executable, &operands.each_ref());
             let recall = ann::recall(&results[1], truth).unwrap();
             // Of fewer results the recall varies more: by this at most, in all but one of a thousand samples.

@@ -180,10 +180,10 @@ fn top_k(session: &Session, table: &mut Table, shape: Shape) -> xlann::Result<()
                 _ => x[0].approx_min_k(k, &options),
             })?;
             table.add(&format!("{direction} of {shape}, k {k}"), session, |form, repeat| {
-                let Some((executable, choice)) =
-                    available(session.compile_with(&function, &Options { approx_top_k: form }))?
-                        .map(|(executable, mut choices)| (executable, choices.remove(0)))
-                else {
+                let Some((executable, choice)) = available(
+                    session.compile_with(&function, &Options { approx_top_k: form, ..Default::default() }),
+                )?
+                .map(|(executable, mut choices)| (executable, choices.remove(0))) else {
                     return Ok(None);
                 };
                 let run = || -> xlann::Result<Vec<Array>> {
@@ -232,7 +232,7 @@ fn search(
         let work = format!("search of {}, {metric}, k {k}", database.shape());
         table.add(&work, session, |form, repeat| {
             let options =
-                SearchOptions { recall_target: TARGET, batch: count, form, ..SearchOptions::new(k) };
+                SearchOptions { recall_target: TARGET, batch: Some(count), form, ..SearchOptions::new(k) };
             let searcher = Searcher::new(session, database.clone(), metric, options)?;
             let Some((mut choices, _)) = available(searcher.prepare(count))? else { return Ok(None) };
             let choice = choices.remove(0);

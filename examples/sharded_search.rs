@@ -78,7 +78,7 @@ fn pmap_mips(session: &Session, qy: &Array, db: &Array) -> anyhow::Result<Array>
         let (_, neighbors) = ann::max_inner_product(qy, db, K, &options)?;
         (neighbors + db_offset)?.all_gather(1, DEVICES)
     })?;
-    let options = lower::Options { approx_top_k: Some(FORM) };
+    let options = lower::Options { approx_top_k: Some(FORM), ..Default::default() };
     let (mips, choices) = session.compile_replicas(&mips, &options, DEVICES)?;
     println!("{}", choices[0]);
 

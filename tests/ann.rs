@@ -12,7 +12,7 @@ use xlann::target::cpu::PLAIN_CAPABILITIES as CAPABILITIES;
 use xlann::{ApproxTopKOptions, Array, Builder, DType, Error, Function, Shape};
 
 fn asked(form: Form) -> Options {
-    Options { approx_top_k: Some(form) }
+    Options { approx_top_k: Some(form), ..Default::default() }
 }
 
 fn aim(recall_target: f32) -> ApproxTopKOptions {

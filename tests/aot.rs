@@ -22,7 +22,7 @@ fn compiler(text: &str) -> Option<Compiler> {
 }
 
 fn asked(form: Form) -> Options {
-    Options { approx_top_k: Some(form) }
+    Options { approx_top_k: Some(form), ..Default::default() }
 }
 
 fn aim(recall_target: f32) -> ApproxTopKOptions {

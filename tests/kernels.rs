@@ -66,6 +66,34 @@ fn a_batch_of_databases_is_searched() {
     assert_eq!(found[1], Array::new([2, 1, 2], &[1, 0, 1, 0]).unwrap());
 }
 
+#[test]
+fn searches_without_proof_are_made_again() {
+    let Some(session) = session() else { return };
+    // A common offset leaves nothing of the rows in s8: each of them is stored as the others are.
+    let offset = |row: i32| [1000.0 + 0.25 * row as f32, 1000.0];
+    let rows: Vec<f32> = [0, 3, 5, 4, 7, 1].into_iter().flat_map(offset).collect();
+    let rows = Array::new([2, 3, 2], &rows).unwrap();
+    let queries = Array::new([2, 1, 2], &[1f32, 0.0, 1.0, 0.0]).unwrap();
+    let stored = Array::new([2, 3, 2], &[127i8; 12]).unwrap();
+    let scales = Array::new([2, 3], &[1000f32 / 127.0; 6]).unwrap();
+    let errors = Array::new([2, 2], &[1.75f32, 1415.0, 1.75, 1415.0]).unwrap();
+    let operands = [queries, stored, scales, rows, errors];
+    for (recall, expected) in
+        [("", [0, 0]), ("0.0 : f32", [0, 0]), ("1.0 : f32", [2, 1]), ("1.0 : f64", [2, 1])]
+    {
+        let (attribute, count) = match recall {
+            "" => (String::new(), 4),
+            "0.0 : f32" => (format!(", certified_recall = {recall}"), 4),
+            _ => (format!(", certified_recall = {recall}"), 5),
+        };
+        let config = format!("{{candidates = 1 : i64{attribute}}}");
+        let shapes: Vec<Shape> = operands[..count].iter().map(|operand| operand.shape().clone()).collect();
+        let f = call(FUSED_SEARCH, &config, &shapes, &[f32s(&[2, 1, 1]), s32s(&[2, 1, 1])]);
+        let found = session.compile(&f).unwrap().run_arrays(&operands[..count]).unwrap();
+        assert_eq!(found[1], Array::new([2, 1, 1], &expected).unwrap(), "{config}");
+    }
+}
+
 /// What XLA says of a call that the handler refuses.
 fn refusal(target: &str, config: &str, operands: &[Shape], results: &[Shape]) -> Option<String> {
     let arguments: Vec<Array> = operands.iter().map(|shape| Array::zeros(shape.clone()).unwrap()).collect();
@@ -128,12 +156,17 @@ fn calls_that_do_not_fit_are_refused() {
         let Some(problem) = problem else { return };
         assert!(problem.contains("xlann_select_k: ") && problem.contains(expected), "{problem}");
     }
-    let search =
-        |config, operands: &[Shape]| refusal(FUSED_SEARCH, config, operands, &[f32s(&[4, 2]), s32s(&[4, 2])]);
+    let search = |config: &str, operands: &[Shape]| {
+        refusal(FUSED_SEARCH, config, operands, &[f32s(&[4, 2]), s32s(&[4, 2])])
+    };
     let (queries, database) = (f32s(&[4, 8]), f32s(&[9, 8]));
     let s8 = Shape::new(DType::S8, [9, 8]);
+    let certified = |recall: &str, errors: &[Shape]| {
+        let operands = [&[queries.clone(), database.clone(), database.clone()], errors].concat();
+        search(&format!("{{candidates = 3 : i64, certified_recall = {recall}}}"), &operands)
+    };
     for (problem, expected) in [
-        (search("", std::slice::from_ref(&queries)), "expected 2 to 5 operands, got 1"),
+        (search("", std::slice::from_ref(&queries)), "expected 2 to 6 operands, got 1"),
         (
             search("", &[queries.clone(), f32s(&[9, 7])]),
             "database must be 1 times 9 rows of 8, got 1 times 9 of 7",
@@ -155,10 +188,33 @@ fn calls_that_do_not_fit_are_refused() {
             search("{metric = \"l2\"}", &[queries.clone(), database.clone(), Shape::new(DType::F64, [9])]),
             "half_norms must be of f32, got f64",
         ),
+        (search("{scaled = true}", &[queries.clone(), database.clone()]), "expected 3 operands, got 2"),
+        (
+            search(
+                "{scaled = true, candidates = 5 : i64}",
+                &[queries.clone(), database.clone(), f32s(&[9]), database.clone()],
+            ),
+            "scaled must be false with candidates from a database of f32",
+        ),
         (
             search("{candidates = 1 : i64}", &[queries.clone(), database.clone(), database.clone()]),
             "candidates must be from k (2) to the database's 9 rows, got 1",
         ),
+        (
+            search("{certified_recall = 0.5 : f64}", &[queries.clone(), database.clone()]),
+            "certified_recall must be 0 without candidates, got 0.5",
+        ),
+        (certified("1.5 : f32", &[f32s(&[2])]), "certified_recall must be from 0 to 1, got 1.5"),
+        (certified("-0.5 : f64", &[f32s(&[2])]), "certified_recall must be from 0 to 1, got -0.5"),
+        (certified("0x7FC00000 : f32", &[f32s(&[2])]), "certified_recall must be from 0 to 1, got nan"),
+        (certified("1 : i64", &[f32s(&[2])]), "the attribute certified_recall must be an f64 or f32"),
+        (certified("true", &[f32s(&[2])]), "the attribute certified_recall must be an f64 or f32"),
+        (certified("0.5 : f64", &[]), "expected 4 operands, got 3"),
+        (certified("0.0 : f64", &[f32s(&[2])]), "expected 3 operands, got 4"),
+        (certified("0.5 : f64", &[s32s(&[2])]), "errors must be of f32, got s32"),
+        (certified("0.5 : f64", &[f32s(&[])]), "errors must be of rank 1 or more, got 0"),
+        (certified("0.5 : f64", &[f32s(&[3])]), "errors must be 1 times 1 rows of 2, got 1 times 1 of 3"),
+        (certified("0.5 : f64", &[f32s(&[4, 2])]), "errors must be 1 times 1 rows of 2, got 4 times"),
         (search("", &[Shape::new(DType::S8, [4, 8]), database]), "queries must be of f32, bf16, f16, got s8"),
     ] {
         let Some(problem) = problem else { return };
@@ -217,6 +273,9 @@ fn searches_are_recognised() {
         traced(&|x| bottom(&(&x[2] - products(x)?)?)),
         traced(&|x| bottom(&(x[2].expand_dims(0)? - products(x)?)?)),
         traced(&|x| top(&x[0].dot(&x[1].transpose(&[1, 0])?)?)),
+        // Cosines, of which the queries' norms are a part of the queries.
+        traced(&|x| top(&(products(x)? * &x[2])?)),
+        traced(&|x| top(&(&x[2] * products(x)?)?)),
         // Halves whose products are summed in f32.
         traced(&|x| {
             let [queries, database] = [x[0].convert(DType::BF16)?, x[1].convert(DType::BF16)?];
@@ -232,6 +291,8 @@ fn searches_are_recognised() {
         (Function::trace("top", &[f32s(&[3, 50])], |x| top(&x[0])).unwrap(), "an argument"),
         (traced(&|x| bottom(&products(x)?)), "neither products, searched for the largest, nor half norms"),
         (traced(&|x| bottom(&(products(x)? - &x[2])?)), "the operand is no products"),
+        (traced(&|x| bottom(&(products(x)? * &x[2])?)), "neither products, searched for the largest"),
+        (traced(&|x| top(&(products(x)? * products(x)?)?)), "differ between queries"),
         (
             traced(&|x| top(&x[1].dot(&x[0].transpose(&[1, 0])?)?.transpose(&[1, 0])?)),
             "along the dimension of",
@@ -254,7 +315,7 @@ fn searches_are_recognised() {
                 bottom(&(&x[2] - products(x)?)?)
             })
             .unwrap(),
-            "differs between queries",
+            "differ between queries",
         ),
     ] {
         let (calls, choices) = lowered(&search);
@@ -268,7 +329,8 @@ fn batches_of_searches_stay_fused() {
     let Some(session) = session() else { return };
     let l2 = Function::trace("search", &operands(), |x| bottom(&(&x[2] - products(x)?)?)).unwrap();
     let ip = Function::trace("search", &operands()[..2], |x| top(&products(x)?)).unwrap();
-    let cases: [(&Function, Vec<Option<isize>>); 7] = [
+    let cosine = Function::trace("search", &operands(), |x| top(&(products(x)? * &x[2])?)).unwrap();
+    let cases: [(&Function, Vec<Option<isize>>); 9] = [
         (&ip, vec![Some(0), None]),
         (&ip, vec![Some(1), None]),
         (&ip, vec![None, Some(0)]),
@@ -277,6 +339,8 @@ fn batches_of_searches_stay_fused() {
         // Of shared queries, the products come out transposed.
         (&l2, vec![None, Some(0), Some(0)]),
         (&l2, vec![None, Some(0), None]),
+        (&cosine, vec![Some(0), Some(0), Some(0)]),
+        (&cosine, vec![None, Some(0), Some(0)]),
     ];
     for (search, axes) in cases {
         let batched = vmap(search, &axes[..], 0, 4).unwrap();

@@ -18,7 +18,7 @@ fn aim(recall_target: f32) -> ApproxTopKOptions {
 }
 
 fn asked(form: Form) -> Options {
-    Options { approx_top_k: Some(form) }
+    Options { approx_top_k: Some(form), ..Default::default() }
 }
 
 fn is_native(form: Form) -> bool {

@@ -65,7 +65,11 @@ fn a_mapped_database_is_not_copied() {
         let values: Vec<f64> = (0..count * WIDTH).map(|index| (index * 37 % 101) as f64 / 101.0).collect();
         let queries = Array::from_f64(Shape::new(DType::F32, [count, WIDTH]), &values).unwrap();
         for metric in Metric::ALL {
-            let options = SearchOptions { batch, score_budget: Some(score_budget), ..SearchOptions::new(10) };
+            let options = SearchOptions {
+                batch: Some(batch),
+                score_budget: Some(score_budget),
+                ..SearchOptions::new(10)
+            };
             let search = |path| {
                 let database = data::open(path).unwrap();
                 let searcher = Searcher::new(session, database, metric, options.clone()).unwrap();

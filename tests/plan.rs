@@ -29,7 +29,7 @@ fn a_pod_searches_a_billion_vectors() {
     for (metric, aggregation) in
         [(Metric::InnerProduct, Aggregation::Devices), (Metric::L2, Aggregation::Host)]
     {
-        let options = SearchOptions { batch: 1024, aggregation, ..SearchOptions::new(10) };
+        let options = SearchOptions { batch: Some(1024), aggregation, ..SearchOptions::new(10) };
         let database = Shape::new(DType::BF16, [1_000_000_000, 128]);
         let plan = plan(&pod, metric, &database, &options).unwrap();
         assert_eq!((plan.devices, plan.chips(), plan.memory_per_device), (256, 256, Some(16 << 30)));
@@ -83,7 +83,7 @@ fn first(generation: &str) -> String {
 #[test]
 fn exact_searches_fit_block_by_block() {
     let Some(target) = target("tpu:v5e:2x2") else { return };
-    let options = SearchOptions { batch: 1024, recall_target: 1.0, ..SearchOptions::new(10) };
+    let options = SearchOptions { batch: Some(1024), recall_target: 1.0, ..SearchOptions::new(10) };
     let plan = search(&target, 100_000_000, &options);
     assert!(plan.fits && plan.expected_recall() == 1.0, "{plan:?}");
 }

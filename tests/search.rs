@@ -130,8 +130,12 @@ fn a_search_in_blocks_finds_the_nearest_of_all() {
         let queries = matrix(DType::F32, [4, 6], 3);
         for metric in Metric::ALL {
             for form in [None, Some(Form::Sort), Some(Form::Blocks)] {
-                let options =
-                    SearchOptions { score_budget: Some(16 * rows_in_budget), batch: 4, form, ..exact(k) };
+                let options = SearchOptions {
+                    score_budget: Some(16 * rows_in_budget),
+                    batch: Some(4),
+                    form,
+                    ..exact(k)
+                };
                 let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
                 let found = searcher.search(&queries).unwrap();
                 let context = format!("{metric} of {size} rows, k={k}, {rows_in_budget} a block, {form:?}");
@@ -171,7 +175,7 @@ fn batches_of_any_size_are_answered_alike() {
     let (database, queries) = (matrix(DType::F32, [500, 9], 1), matrix(DType::F32, [130, 9], 2));
     for metric in Metric::ALL {
         for batch in [1, 3, 128, 1000] {
-            let options = SearchOptions { batch, ..exact(4) };
+            let options = SearchOptions { batch: Some(batch), ..exact(4) };
             let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
             let found = searcher.search(&queries).unwrap();
             assert_nearest(&found, metric, &queries, &database, &format!("{metric}, batches of {batch}"));
@@ -182,7 +186,7 @@ fn batches_of_any_size_are_answered_alike() {
 #[test]
 fn the_last_batch_runs_what_was_compiled_for_the_others() {
     let Some(session) = session() else { return };
-    let options = SearchOptions { batch: 32, ..exact(4) };
+    let options = SearchOptions { batch: Some(32), ..exact(4) };
     let database = matrix(DType::F32, [501, 9], 1);
     let searcher = Searcher::new(session, database, Metric::L2, options).unwrap();
     let (choices, compiled_in) = searcher.prepare(100).unwrap();
@@ -203,7 +207,7 @@ fn the_last_batch_runs_what_was_compiled_for_the_others() {
 fn a_batch_without_bound_takes_any_number_of_queries() {
     let Some(session) = session() else { return };
     let database = matrix(DType::F32, [50, 3], 1);
-    let options = SearchOptions { batch: usize::MAX, ..exact(2) };
+    let options = SearchOptions { batch: Some(usize::MAX), ..exact(2) };
     let searcher = Searcher::new(session, database.clone(), Metric::L2, options).unwrap();
     let queries = matrix(DType::F32, [5, 3], 2);
     assert_nearest(&searcher.search(&queries).unwrap(), Metric::L2, &queries, &database, "no bound");
@@ -361,7 +365,7 @@ fn eight_threads_share_a_searcher() {
     let Some(session) = session() else { return };
     let database = matrix(DType::F32, [2000, 8], 1);
     for metric in Metric::ALL {
-        let options = SearchOptions { batch: 8, score_budget: Some(8 * 4 * 300), ..exact(5) };
+        let options = SearchOptions { batch: Some(8), score_budget: Some(8 * 4 * 300), ..exact(5) };
         let searcher = Arc::new(Searcher::new(session, database.clone(), metric, options).unwrap());
         let threads: Vec<_> = (0..8)
             .map(|thread| {
@@ -430,7 +434,7 @@ fn unfit_databases_and_options_are_refused() {
         );
     }
     assert_eq!(
-        refusal(good.clone(), &SearchOptions { batch: 0, ..exact(3) }),
+        refusal(good.clone(), &SearchOptions { batch: Some(0), ..exact(3) }),
         "search: batch must be 1 or more, got 0"
     );
     assert_eq!(

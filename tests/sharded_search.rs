@@ -77,7 +77,7 @@ fn blocks_and_half_distances_are_aggregated() {
                 let options = SearchOptions {
                     score_budget: Some(16 * 30),
                     width_multiple: Some(8),
-                    batch: 4,
+                    batch: Some(4),
                     aggregation,
                     ..exact(k)
                 };
@@ -202,7 +202,7 @@ fn threads_search_over_the_same_devices_at_once() {
     let Some(session) = devices() else { return };
     let database = matrix(DType::F32, [2001, 16], 1);
     let searchers = Metric::ALL.map(|metric| {
-        let options = SearchOptions { batch: 8, ..exact(5) };
+        let options = SearchOptions { batch: Some(8), ..exact(5) };
         Searcher::over(session, 4, database.clone(), metric, options).unwrap()
     });
     std::thread::scope(|scope| {

@@ -203,7 +203,8 @@ fn no_rows_have_no_tangents() {
 
 /// The opcodes of the HLO of a function in a form.
 fn opcodes(function: &Function, form: Option<Form>) -> Vec<String> {
-    let module = lower(function, &CAPABILITIES, &Options { approx_top_k: form }).unwrap().module;
+    let module =
+        lower(function, &CAPABILITIES, &Options { approx_top_k: form, ..Default::default() }).unwrap().module;
     let instructions = module.computations.iter().flat_map(|computation| &computation.instructions);
     instructions.map(|instruction| instruction.opcode.clone()).collect()
 }
@@ -263,7 +264,7 @@ fn the_policy_chooses_among_the_forms_that_carry() {
 #[test]
 fn a_form_that_cannot_carry_is_refused() {
     let f = top_k(&Shape::new(DType::F32, [3, 500]), 5, false, &options(Tangent::Carried));
-    let blocks = Options { approx_top_k: Some(Form::Blocks) };
+    let blocks = Options { approx_top_k: Some(Form::Blocks), ..Default::default() };
     let problem = lower(&jvp(&f, &[0]).unwrap(), &CAPABILITIES, &blocks).unwrap_err();
     assert!(matches!(problem, Error::Unsupported { .. }));
     assert_eq!(

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "../kernels/candidates.h"
+#include "../kernels/certify.h"
 #include "../tests/support.h"
 #include "peak.h"
 
@@ -131,6 +132,22 @@ struct Database {
   }
 };
 
+// The greatest norms of a row less what is stored of it, and of what is stored.
+std::vector<float> errors_of(const Database& database, Type type) {
+  double lost = 0, norm = 0;
+  for (int64_t i = 0; i < database.rows; ++i) {
+    double sums[2] = {};
+    for (int64_t j = i * database.dimension; j < (i + 1) * database.dimension; ++j) {
+      const float stored = type == Type::s8 ? database.scales[size_t(i)] * database.s8[size_t(j)]
+                                            : float_of_bf16(database.bf16[size_t(j)]);
+      sums[0] += std::pow(double(database.f32[size_t(j)]) - stored, 2);
+      sums[1] += std::pow(double(stored), 2);
+    }
+    lost = std::max(lost, sums[0]), norm = std::max(norm, sums[1]);
+  }
+  return {float(std::sqrt(lost)), float(std::sqrt(norm))};
+}
+
 struct Search {
   FusedSearch call;
   std::vector<float> queries, values;
@@ -166,6 +183,27 @@ struct Search {
     CHECK(fused_search(call, scratch.data(), scratch.size(), parallel) == Status::ok, "search");
   }
 
+  // The share of queries that a search with a certified recall makes again in f32.
+  double repeated() {
+    const Found found = search(without_certificate(call), threads);
+    FusedSearch among = without_certificate(call);
+    among.k = call.candidates, among.candidates = 0, among.rerank_rows = nullptr;
+    const Found all = search(among, threads);
+    FusedSearch judged = call;
+    judged.values = const_cast<float*>(found.values.data());
+    int64_t count = 0;
+    for (int64_t q = 0; q < call.query_count; ++q) {
+      const float worst = all.values[size_t((q + 1) * call.candidates - 1)];
+      count += !certified(judged, q, call.metric == Metric::l2 ? -worst : worst);
+    }
+    return double(count) / double(call.query_count);
+  }
+
+  static FusedSearch without_certificate(FusedSearch call) {
+    call.certified_recall = 0, call.errors = nullptr;
+    return call;
+  }
+
   // Against all scores of some queries, summed in f64 from the f32 rows: the share of the true k that was found.
   double recall(const Database& database) {
     const int64_t d = database.dimension, asked = std::min<int64_t>(call.query_count, 50);
@@ -190,19 +228,47 @@ struct Search {
 bool chosen(const std::string& what) { return only.empty() || what.find(only) != std::string::npos; }
 
 double computing(const std::string& what, const Database& database, Type type, Metric metric, int64_t count, int64_t k,
-                 double least_recall, bool sorted = false, int64_t candidates = 0) {
+                 double least_recall, bool sorted = false, int64_t candidates = 0,
+                 double certified_recall = 0) {
   if (!chosen(what)) return NAN;
   Search search(database, type, metric, count, k, sorted);
   if (candidates > 0) search.call.candidates = candidates, search.call.rerank_rows = database.f32.data();
+  std::vector<float> errors;
+  if (certified_recall > 0) {
+    errors = errors_of(database, type);
+    search.call.certified_recall = certified_recall;
+    search.call.errors = errors.data();
+  }
   const double peak = peak_rate(type);
   const double seconds = median_of([&] { search.run(); });
   const double rate = 2 * double(count) * double(database.rows) * double(database.dimension) / seconds / 1e9;
   const double recall = least_recall > 0 ? search.recall(database) : NAN;
-  std::printf("%-46s %9.3f ms %8.1f G/s of %6.1f: %3.0f %%  recall %.3f\n", what.c_str(), 1e3 * seconds, rate, peak,
+  std::printf("%-46s %9.3f ms %8.1f G/s of %6.1f: %3.0f %%  recall %.3f", what.c_str(), 1e3 * seconds, rate, peak,
               100 * rate / peak, recall);
+  if (certified_recall > 0) std::printf("  %.1f %% of queries again", 100 * search.repeated());
+  std::printf("\n");
   std::fflush(stdout);
   CHECK(!(recall < least_recall), "%s: recall %g", what.c_str(), recall);
   return seconds;
+}
+
+// What proof costs, beside the search in f32 and those without it.
+void certifying(const std::string& rows, const Database& database) {
+  const std::string sizes = " q 1024 n " + rows + " d 128 k 10";
+  if (!chosen("certified" + sizes)) return;
+  const Metric ip = Metric::inner_product;
+  std::string all;
+  std::swap(only, all);
+  const double f32 = computing("f32 ip" + sizes, database, Type::f32, ip, 1024, 10, 0);
+  for (const auto& [type, candidates] : {std::pair<Type, int64_t>{Type::s8, 40}, {Type::bf16, 20}}) {
+    const std::string what = name(type) + (" ip" + sizes) + " of " + std::to_string(candidates);
+    for (double recall : {0.0, 0.95}) {
+      const double seconds = computing(what + (recall > 0 ? " certified" : ""), database, type, ip, 1024, 10, 0.95,
+                                       false, candidates, recall);
+      std::printf("%-46s %9.2f times as fast as f32\n", "", f32 / seconds);
+    }
+  }
+  std::swap(only, all);
 }
 
 void reading(const std::string& what, const Database& database, Type type, int64_t count, int64_t k,
@@ -311,6 +377,7 @@ int main(int argc, char** argv) {
     computing("bf16 ip q 1024 n 100k d 128 k 10", database, Type::bf16, ip, 1024, 10, 0.9);
     computing("s8 ip q 1024 n 100k d 128 k 10", database, Type::s8, ip, 1024, 10, 0.5);
     computing("s8 ip q 1024 n 100k d 128 k 10 of 40", database, Type::s8, ip, 1024, 10, 0.95, false, 40);
+    certifying("100k", database);
     constexpr const char* orders[] = {"", " ascending", " descending", " hidden"};
     for (Order order : {Order::ascending, Order::descending, Order::hidden}) {
       const std::string what = orders[int(order)];
@@ -334,6 +401,7 @@ int main(int argc, char** argv) {
     reading("bf16 ip q 1 n 1M d 128 k 10", database, Type::bf16, 1, 10, 0.8);
     reading("s8 ip q 1 n 1M d 128 k 10", database, Type::s8, 1, 10, 0.5);
     computing("f32 ip q 1024 n 1M d 128 k 10", database, Type::f32, ip, 1024, 10, 0);
+    certifying("1M", database);
   }
   for (int64_t k : {10, 100}) {
     const std::string size = " f32[128,100000] k " + std::to_string(k);

@@ -186,6 +186,24 @@ bool Frame::attribute(const char* name, int64_t& value) {
   return refuse("the attribute %s must be an s64 or s32", name);
 }
 
+bool Frame::attribute(const char* name, double& value) {
+  AttributeType type;
+  const void* const found = find(name, type);
+  if (found == nullptr) return true;
+  const auto* const scalar = static_cast<const xla_ffi::Scalar*>(found);
+  if (type == AttributeType::scalar && scalar->type == DataType::f64) {
+    std::memcpy(&value, scalar->value, sizeof value);
+    return true;
+  }
+  if (type == AttributeType::scalar && scalar->type == DataType::f32) {
+    float narrow;
+    std::memcpy(&narrow, scalar->value, sizeof narrow);
+    value = narrow;
+    return true;
+  }
+  return refuse("the attribute %s must be an f64 or f32", name);
+}
+
 bool Frame::attribute(const char* name, bool& value) {
   AttributeType type;
   const void* const found = find(name, type);

@@ -39,6 +39,7 @@ class Frame {
   bool attributes(std::initializer_list<const char*> names);
   // Leave the value alone where there is no such attribute.
   bool attribute(const char* name, int64_t& value);
+  bool attribute(const char* name, double& value);
   bool attribute(const char* name, bool& value);
   bool attribute(const char* name, xla_ffi::Text& value);
 

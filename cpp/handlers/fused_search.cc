@@ -3,12 +3,20 @@
 // Operands, in this order:
 // - queries [..., q, d], of f32, bf16 or f16
 // - database [..., n, d], of f32, bf16, f16 or s8, with the same leading sizes: a search for each of them
-// - scales f32[..., n], for a database of s8: a row is its scale times its numbers
+// - scales f32[..., n], for a database of s8, whose rows are their scales times their numbers, and with the attribute
+//   `scaled`: what products are multiplied by
 // - half_norms f32[..., n], for the metric l2
 // - rows f32[..., n, d], with the attribute `candidates`: what the candidates are scored against anew
+// - errors f32[..., 2], with the attribute `certified_recall`: the greatest Euclidean norms of a row less the stored
+//   row, and of a stored row (a row of the database in f32, for s8 times its scale); NaN where one of them is
 // Results: values f32[..., q, k], and indices s32[..., q, k]; k is read off them.
 // Attributes: `metric` ("inner_product", the default: the greatest query . row; or "l2": the least
-// half_norm - query . row), `candidates` (an integer; 0, the default: none are scored anew), and those of Execution.
+// half_norm - query . row), `scaled` (a truth value; false, the default: only rows of s8 have scales), `candidates` (an
+// integer; 0, the default: none are scored anew), `certified_recall` (an f64 or f32 from 0 to 1; 0, the default: nothing
+// is certified), and those of Execution.
+//
+// With certified_recall, at least that share of each query's results is proven to be among those of a search of `rows`
+// in f32; queries for which it cannot be are searched again so.
 #include "handlers.h"
 #include "scratch.h"
 #include "thread_pool.h"
@@ -19,32 +27,33 @@ namespace {
 using xla_ffi::DataType;
 
 struct Operands {
-  Matrix queries, database, scales, half_norms, rows, values, indices;
+  Matrix queries, database, scales, half_norms, rows, errors, values, indices;
 };
 
-bool read(Frame& frame, bool l2, bool rerank, Operands& x) {
+bool read(Frame& frame, bool scaled, bool l2, bool rerank, bool certify, Operands& x) {
   int64_t next = 2;
-  if (!frame.counts(2, 5, 2) || !frame.argument(0, "queries", 2, x.queries) ||
+  if (!frame.counts(2, 6, 2) || !frame.argument(0, "queries", 2, x.queries) ||
       !frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16}) ||
       !frame.argument(1, "database", 2, x.database) ||
       !frame.has_type("database", x.database, {DataType::f32, DataType::bf16, DataType::f16, DataType::s8})) {
     return false;
   }
-  const bool quantised = x.database.type == DataType::s8;
-  const int64_t operands = next + quantised + l2 + rerank;
+  scaled |= x.database.type == DataType::s8;
+  const int64_t operands = next + scaled + l2 + rerank + certify;
   if (!frame.counts(operands, operands, 2)) return false;
   const int64_t batch = x.queries.batch, n = x.database.rows, d = x.queries.columns;
   if (!frame.has_sizes("database", x.database, batch, n, d)) return false;
-  const auto vector = [&](const char* name, Matrix& matrix) {
+  const auto vector = [&](const char* name, int64_t size, Matrix& matrix) {
     return frame.argument(next++, name, 1, matrix) && frame.has_type(name, matrix, {DataType::f32}) &&
-           frame.has_sizes(name, matrix, batch, 1, n);
+           frame.has_sizes(name, matrix, batch, 1, size);
   };
-  if (quantised && !vector("scales", x.scales)) return false;
-  if (l2 && !vector("half_norms", x.half_norms)) return false;
-  if (rerank && (!frame.argument(next, "rows", 2, x.rows) || !frame.has_type("rows", x.rows, {DataType::f32}) ||
+  if (scaled && !vector("scales", n, x.scales)) return false;
+  if (l2 && !vector("half_norms", n, x.half_norms)) return false;
+  if (rerank && (!frame.argument(next++, "rows", 2, x.rows) || !frame.has_type("rows", x.rows, {DataType::f32}) ||
                  !frame.has_sizes("rows", x.rows, batch, n, d))) {
     return false;
   }
+  if (certify && !vector("errors", 2, x.errors)) return false;
   return frame.result(0, "the values", 2, x.values) && frame.has_type("the values", x.values, {DataType::f32}) &&
          frame.result(1, "the indices", 2, x.indices) && frame.has_type("the indices", x.indices, {DataType::s32}) &&
          frame.has_sizes("the values", x.values, batch, x.queries.rows, x.values.columns) &&
@@ -70,10 +79,13 @@ int64_t size_of(DataType type) {
 
 bool run(Frame& frame) {
   xla_ffi::Text metric{"inner_product", 13};
+  bool scaled = false;
   int64_t candidates = 0;
+  double certified_recall = 0;
   Execution execution;
-  if (!frame.attributes({"metric", "candidates", "threads", "instruction_set"}) ||
-      !frame.attribute("metric", metric) || !frame.attribute("candidates", candidates) ||
+  if (!frame.attributes({"metric", "scaled", "candidates", "certified_recall", "threads", "instruction_set"}) ||
+      !frame.attribute("metric", metric) || !frame.attribute("scaled", scaled) ||
+      !frame.attribute("candidates", candidates) || !frame.attribute("certified_recall", certified_recall) ||
       !read_execution(frame, execution)) {
     return false;
   }
@@ -82,8 +94,14 @@ bool run(Frame& frame) {
     const int size = metric.size > 64 ? 64 : static_cast<int>(metric.size);
     return frame.refuse("metric must be inner_product or l2, got %.*s", size, metric.data);
   }
+  if (!(certified_recall >= 0 && certified_recall <= 1)) {
+    return frame.refuse("certified_recall must be from 0 to 1, got %g", certified_recall);
+  }
+  if (certified_recall > 0 && candidates == 0) {
+    return frame.refuse("certified_recall must be 0 without candidates, got %g", certified_recall);
+  }
   Operands x;
-  if (!read(frame, l2, candidates != 0, x)) return false;
+  if (!read(frame, scaled, l2, candidates != 0, certified_recall > 0, x)) return false;
   const int64_t n = x.database.rows, d = x.queries.columns, q = x.queries.rows, k = x.values.columns;
   if (n > INT32_MAX) return frame.refuse("database must be of less than 2^31 rows, got %lld", static_cast<long long>(n));
   if (k > n) {
@@ -93,6 +111,9 @@ bool run(Frame& frame) {
   if (candidates != 0 && (candidates < k || candidates > n)) {
     return frame.refuse("candidates must be from k (%lld) to the database's %lld rows, got %lld",
                         static_cast<long long>(k), static_cast<long long>(n), static_cast<long long>(candidates));
+  }
+  if (scaled && candidates != 0 && x.database.type != DataType::s8) {
+    return frame.refuse("scaled must be false with candidates from a database of %s", name(x.database.type));
   }
   if (x.queries.batch == 0 || q == 0 || k == 0) return true;
   if (d == 0) return frame.refuse("database must be of 1 column or more, got 0");
@@ -111,6 +132,7 @@ bool run(Frame& frame) {
   call.query_count = q;
   call.k = k;
   call.candidates = candidates;
+  call.certified_recall = certified_recall;
   call.instruction_set = execution.instruction_set;
   const auto search = [&](int64_t batch) -> FusedSearch& {
     call.queries = at<char>(x.queries, batch * q * d * size_of(x.queries.type));
@@ -118,6 +140,7 @@ bool run(Frame& frame) {
     call.scales = x.scales.data == nullptr ? nullptr : at<float>(x.scales, batch * n);
     call.half_norms = l2 ? at<float>(x.half_norms, batch * n) : nullptr;
     call.rerank_rows = candidates == 0 ? nullptr : at<float>(x.rows, batch * n * d);
+    call.errors = certified_recall > 0 ? at<float>(x.errors, batch * 2) : nullptr;
     call.values = at<float>(x.values, batch * q * k);
     call.indices = at<int32_t>(x.indices, batch * q * k);
     return call;

@@ -81,7 +81,7 @@ struct FusedSearch {
   Metric metric = Metric::inner_product;
   Type type = Type::f32;              // f32, bf16, f16 or s8
   const void* database = nullptr;     // [rows, dimension]
-  const float* scales = nullptr;      // [rows]; s8 only
+  const float* scales = nullptr;      // [rows]; what products are multiplied by: needed for s8, not with re-scored others
   const float* half_norms = nullptr;  // [rows]; l2 only
   int64_t rows = 0;                   // at most 2^31 - 1
   int64_t dimension = 0;              // at most 2^31 - 1
@@ -93,6 +93,14 @@ struct FusedSearch {
   // and the unrounded queries, and the k best of them returned.
   const float* rerank_rows = nullptr;  // [rows, dimension]
   int64_t candidates = 0;
+  // Where above 0, at least ceil(certified_recall * k) results of each query are proven, by a bound on what the types
+  // may have cost, to be among those of a search in f32. A query whose candidates prove fewer is searched again as if
+  // `type` were f32, with the same results. (Rows whose scores differ by less than sums in f32 round may stand for one
+  // another, as in any two searches in f32.) Nothing that is not finite is proven. Needs rerank_rows.
+  double certified_recall = 0;  // from 0 to 1
+  // [2], with certified_recall: the greatest Euclidean norms of a row less the stored row, and of a stored row (in f32,
+  // for s8 times its scale). They may be rounded as sums in f32 are.
+  const float* errors = nullptr;
   float* values = nullptr;     // [query_count, k]; -0.0 is returned as 0.0
   int32_t* indices = nullptr;  // [query_count, k]
   InstructionSet instruction_set = InstructionSet::automatic;

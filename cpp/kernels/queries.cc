@@ -70,6 +70,7 @@ void pack_query(const QueryLayout& layout, const FusedSearch& call, int64_t quer
         reinterpret_cast<float*>(bytes)[place(j)] = rounds ? float_of_bf16(bf16_of_float(x)) : x;
       }
     }
+    packed.scales[slot] = 1;
     return;
   }
   const Quantiser quantise(call, start);
@@ -137,9 +138,9 @@ Panel panel_at(const QueryLayout& layout, const PackedQueries& packed, int64_t q
   return at;
 }
 
-void pack_panel(const QueryLayout& layout, const FusedSearch& call, int64_t first_query, int64_t queries,
-                int64_t panel, const PackedQueries& packed) {
-  const Panel at = panel_at(layout, packed, queries, panel);
+void pack_panel(const QueryLayout& layout, const FusedSearch& call, const Group& group, int64_t panel,
+                const PackedQueries& packed) {
+  const Panel at = panel_at(layout, packed, group.queries, panel);
   const int64_t unit = elements_in_unit(layout.form);
   const int64_t lanes = layout.streams ? at.queries : at.vectors * layout.lanes;
   const int64_t bytes = layout.streams ? at.queries * layout.stride * (4 / unit) : lanes * layout.steps * 4;
@@ -151,7 +152,7 @@ void pack_panel(const QueryLayout& layout, const FusedSearch& call, int64_t firs
     packed.offsets[at.first + q] = 0;
   }
   for (int64_t q = 0; q < at.queries; ++q) {
-    const int64_t query = first_query + at.first + q;
+    const int64_t query = group.query(at.first + q);
     if (layout.streams) {
       pack_query(layout, call, query, at.first + q, here, [&](int64_t j) { return q * layout.stride + j; });
     } else {
@@ -163,6 +164,21 @@ void pack_panel(const QueryLayout& layout, const FusedSearch& call, int64_t firs
 
 void read_query(const FusedSearch& call, int64_t query, float* to) {
   for (int64_t j = 0; j < call.dimension; ++j) to[j] = element(call, query * call.dimension + j);
+}
+
+QueryNorms norms_of(const FusedSearch& call, int64_t query) {
+  const int64_t start = query * call.dimension;
+  const Quantiser quantise(call, start);
+  double whole = 0, lost = 0;
+  for (int64_t j = 0; j < call.dimension; ++j) {
+    const float x = element(call, start + j);
+    double packed = x;
+    if (call.type == Type::bf16) packed = float_of_bf16(bf16_of_float(x));
+    if (call.type == Type::s8) packed = double{quantise.scale} * quantise(x);
+    whole += double{x} * x;
+    lost += (x - packed) * (x - packed);
+  }
+  return {std::sqrt(whole), std::sqrt(lost)};
 }
 
 }  // namespace xlann

@@ -34,11 +34,27 @@ int64_t panel_count(const QueryLayout& layout, int64_t queries);
 int64_t panel_queries(const QueryLayout& layout, int64_t queries, int64_t panel);
 Panel panel_at(const QueryLayout& layout, const PackedQueries& packed, int64_t queries, int64_t panel);
 
-// Packs a panel of the queries that start at `first_query`.
-void pack_panel(const QueryLayout& layout, const FusedSearch& call, int64_t first_query, int64_t queries,
-                int64_t panel, const PackedQueries& packed);
+// Queries that are searched together: consecutive ones of the call, or those of a list.
+struct Group {
+  int64_t first;
+  int64_t queries;
+  const int32_t* list;  // or null
+
+  int64_t query(int64_t i) const { return list == nullptr ? first + i : list[i]; }
+};
+
+// Packs a panel of a group.
+void pack_panel(const QueryLayout& layout, const FusedSearch& call, const Group& group, int64_t panel,
+                const PackedQueries& packed);
 
 // A query in f32.
 void read_query(const FusedSearch& call, int64_t query, float* to);
+
+// The Euclidean norms of a query, and of its difference to the query that is packed.
+struct QueryNorms {
+  double query;
+  double lost;
+};
+QueryNorms norms_of(const FusedSearch& call, int64_t query);
 
 }  // namespace xlann

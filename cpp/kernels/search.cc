@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "certify.h"
 #include "parallel.h"
 #include "queries.h"
 #include "routines.h"
@@ -33,14 +34,18 @@ int64_t bytes_of(Type type) {
 }
 
 bool valid(const FusedSearch& call) {
-  const bool typed = call.type != Type::f64 && (call.scales != nullptr) == (call.type == Type::s8);
+  const bool scaled = call.type == Type::s8 ? call.scales != nullptr
+                                            : call.scales == nullptr || call.rerank_rows == nullptr;
   const bool measured = (call.half_norms != nullptr) == (call.metric == Metric::l2);
   const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 && call.dimension <= INT32_MAX &&
                      call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
   const bool counted = call.k >= 1 && call.k <= call.rows &&
                        (call.rerank_rows == nullptr || (call.k <= call.candidates && call.candidates <= call.rows));
   const bool asked = call.query_type == Type::f32 || call.query_type == Type::bf16 || call.query_type == Type::f16;
-  return typed && measured && sized && counted && asked;
+  const bool certifies = call.certified_recall > 0;
+  const bool provable = call.certified_recall >= 0 && call.certified_recall <= 1 &&
+                        (!certifies || call.rerank_rows != nullptr) && (call.errors != nullptr) == certifies;
+  return call.type != Type::f64 && scaled && measured && sized && counted && asked && provable;
 }
 
 // Everything about a call that its sizes decide.
@@ -207,9 +212,10 @@ uint64_t ranked(int32_t key, int32_t index) {
 int32_t key_of_ranked(uint64_t rank) { return static_cast<int32_t>(static_cast<uint32_t>(rank >> 32) ^ 0x80000000u); }
 int32_t index_of_ranked(uint64_t rank) { return static_cast<int32_t>(UINT32_MAX - static_cast<uint32_t>(rank)); }
 
-// The results of a query from its candidates in the lists of `count` workers.
+// The results of a query from its candidates in the lists of `count` workers. Where it is given, `failed` becomes
+// whether too few of them are proven.
 void finish_query(const Plan& plan, const FusedSearch& call, const Worker* workers, int64_t count, int64_t place,
-                  int64_t query, Worker& worker) {
+                  int64_t query, Worker& worker, bool* failed) {
   uint64_t* const best = worker.ranked;
   int64_t found = 0;
   for (int64_t w = 0; w < count; ++w) {
@@ -221,6 +227,7 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
       found = plan.kept;
     }
   }
+  const float worst = failed == nullptr ? NAN : value_of(key_of_ranked(*std::min_element(best, best + found)));
   if (call.rerank_rows != nullptr) {
     const bool l2 = call.metric == Metric::l2;
     read_query(call, query, worker.query);
@@ -238,17 +245,20 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
     call.values[query * call.k + i] = call.metric == Metric::l2 ? 0 - score : score;
     call.indices[query * call.k + i] = index_of_ranked(best[i]);
   }
+  if (failed != nullptr) *failed = !certified(call, query, worst);
 }
 
+// `failed` has a place for each query of the group, or is null.
 void search_group(const Plan& plan, const FusedSearch& call, const Parallel& parallel, const Memory& memory,
-                  int64_t first_query, int64_t queries) {
+                  const Group& group, bool* failed) {
   const PackedQueries& packed = memory.queries;
+  const int64_t queries = group.queries;
   const int64_t panels = panel_count(plan.layout, queries);
   {
     std::atomic<int64_t> next{0};
     auto pack = [&](int) {
       for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < panels;) {
-        pack_panel(plan.layout, call, first_query, queries, p, packed);
+        pack_panel(plan.layout, call, group, p, packed);
       }
     };
     for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), pack);
@@ -283,7 +293,8 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
     std::atomic<int64_t> done{0};
     auto finish = [&](int w) {
       for (int64_t q; (q = done.fetch_add(1, std::memory_order_relaxed)) < queries;) {
-        finish_query(plan, call, memory.workers, plan.workers, q, first_query + q, memory.workers[w]);
+        finish_query(plan, call, memory.workers, plan.workers, q, group.query(q), memory.workers[w],
+                     failed == nullptr ? nullptr : failed + q);
       }
     };
     for_each_task(parallel, static_cast<int>(at_most(plan.workers, queries)), finish);
@@ -301,12 +312,53 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
         routine(block_at(plan, call, first, plan.block, worker), panel, worker.candidates);
       }
       for (int64_t q = 0; q < count; ++q) {
-        finish_query(plan, call, &worker, 1, q, first_query + start + q, worker);
+        finish_query(plan, call, &worker, 1, q, group.query(start + q), worker,
+                     failed == nullptr ? nullptr : failed + start + q);
       }
     }
   };
   for_each_task(parallel, static_cast<int>(plan.workers), work);
 }
+
+// All rows are scored as in f32 where all are candidates.
+bool certifies(const FusedSearch& call) { return call.certified_recall > 0 && call.candidates < call.rows; }
+
+// Queries whose results are not proven, to be searched again in f32. As each pass goes through the whole database, they
+// wait until they are as many as such a search takes at a time. It is planned for all queries of the call, so that its
+// sums are those that a search of them all would have.
+struct Repeats {
+  FusedSearch call;
+  Plan plan;
+  bool* failed = nullptr;  // for each query of the group at hand; null where nothing is certified
+  int32_t* waiting = nullptr;
+  int64_t count = 0;  // of those that wait
+
+  Repeats(const FusedSearch& original, const Parallel& parallel, int64_t group, Arena& arena) : call(original) {
+    if (!certifies(original)) return;
+    call.type = Type::f32;
+    call.database = original.rerank_rows;
+    call.scales = call.rerank_rows = call.errors = nullptr;
+    call.certified_recall = 0;
+    plan = plan_of(call, parallel);
+    failed = arena.take<bool>(group);
+    waiting = arena.take<int32_t>(group + plan.group);
+  }
+
+  // Takes those of a group that failed, and searches what waits where it is enough, or `all` of it.
+  void search(const Parallel& parallel, const Group& group, Arena arena, bool all) {
+    for (int64_t i = 0; i < group.queries; ++i) {
+      if (failed[i]) waiting[count++] = static_cast<int32_t>(group.query(i));
+    }
+    const int64_t least = all ? 1 : plan.group;
+    if (count < least) return;
+    const Memory memory = lay_out(plan, call, arena);
+    while (count >= least) {
+      const int64_t queries = at_most(count, plan.group);
+      count -= queries;
+      search_group(plan, call, parallel, memory, {0, queries, waiting + count}, nullptr);
+    }
+  }
+};
 
 }  // namespace
 
@@ -315,8 +367,14 @@ size_t fused_search_scratch(const FusedSearch& call, const Parallel& parallel) {
   const Plan plan = plan_of(call, parallel);
   if (plan.base == nullptr) return 0;
   Arena arena;
-  if (call.query_count > 0) lay_out(plan, call, arena);
-  return arena.needed();
+  if (call.query_count == 0) return arena.needed();
+  const Repeats repeats(call, parallel, plan.group, arena);
+  Arena again = arena;
+  lay_out(plan, call, arena);
+  if (!certifies(call)) return arena.needed();
+  // The two searches take turns on the same memory.
+  lay_out(repeats.plan, repeats.call, again);
+  return std::max(arena.needed(), again.needed());
 }
 
 Status fused_search(const FusedSearch& call, void* scratch, size_t scratch_bytes, const Parallel& parallel) {
@@ -326,9 +384,14 @@ Status fused_search(const FusedSearch& call, void* scratch, size_t scratch_bytes
   if (call.query_count == 0) return Status::ok;
   if (scratch == nullptr || scratch_bytes < fused_search_scratch(call, parallel)) return Status::scratch_too_small;
   Arena arena(scratch);
-  const Memory memory = lay_out(plan, call, arena);
+  Repeats repeats(call, parallel, plan.group, arena);
   for (int64_t first = 0; first < call.query_count; first += plan.group) {
-    search_group(plan, call, parallel, memory, first, at_most(plan.group, call.query_count - first));
+    const Group group = {first, at_most(plan.group, call.query_count - first), nullptr};
+    Arena rest = arena;
+    search_group(plan, call, parallel, lay_out(plan, call, rest), group, repeats.failed);
+    if (repeats.failed != nullptr) {
+      repeats.search(parallel, group, arena, first + group.queries == call.query_count);
+    }
   }
   return Status::ok;
 }

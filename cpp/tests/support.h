@@ -180,4 +180,27 @@ class FlushedSubnormals {
     }                                                                  \
   } while (false)
 
+// The results of a search.
+struct Found {
+  std::vector<float> values;
+  std::vector<int32_t> indices;
+};
+
+inline Found search(FusedSearch call, int threads) {
+  Found found;
+  found.values.assign(size_t(call.query_count * call.k), 12345);
+  found.indices.assign(size_t(call.query_count * call.k), -1);
+  call.values = found.values.data();
+  call.indices = found.indices.data();
+  const Parallel parallel = on_threads(threads);
+  Scratch scratch(fused_search_scratch(call, parallel));
+  const FlushedSubnormals mode;
+  CHECK(fused_search(call, scratch.data(), scratch.bytes(), parallel) == Status::ok, "%s", name(call.type));
+  return found;
+}
+
+inline bool same(const Found& a, const Found& b) {
+  return a.indices == b.indices && std::memcmp(a.values.data(), b.values.data(), a.values.size() * 4) == 0;
+}
+
 }  // namespace xlann

@@ -23,12 +23,14 @@ struct Problem {
   Metric metric;
   const char* what;
   bool exact;  // all sums are, so that indices must be equal
+  bool scaled;
   Numbers database, queries, scales, half_norms;
   std::vector<double> scores;  // greater is better
   double magnitude = 0;        // of the greatest sum of absolute values: what rounding is relative to
 
   Problem(Type type, Type query_type, Shape shape, Metric metric, const char* what, bool exact)
       : type(type), query_type(query_type), shape(shape), metric(metric), what(what), exact(exact),
+        scaled(type == Type::s8),
         database(type, shape.rows * shape.dimension), queries(query_type, shape.queries * shape.dimension),
         scales(Type::f32, shape.rows), half_norms(Type::f32, shape.rows) {}
 
@@ -37,7 +39,7 @@ struct Problem {
     call.metric = metric;
     call.type = type;
     call.database = database.data();
-    call.scales = type == Type::s8 ? static_cast<float*>(scales.data()) : nullptr;
+    call.scales = scaled ? static_cast<float*>(scales.data()) : nullptr;
     call.half_norms = metric == Metric::l2 ? static_cast<float*>(half_norms.data()) : nullptr;
     call.rows = shape.rows;
     call.dimension = shape.dimension;
@@ -76,7 +78,7 @@ struct Problem {
           sum += product;
           absolute += std::fabs(product);
         }
-        if (type == Type::s8) sum *= scales.get(i), absolute *= scales.get(i);
+        if (scaled) sum *= scales.get(i), absolute *= scales.get(i);
         if (metric == Metric::l2) sum -= half_norms.get(i), absolute += std::fabs(half_norms.get(i));
         magnitude = std::max(magnitude, absolute);
         scores[size_t(q * shape.rows + i)] = sum;
@@ -95,28 +97,6 @@ struct Problem {
     return order;
   }
 };
-
-struct Found {
-  std::vector<float> values;
-  std::vector<int32_t> indices;
-};
-
-Found search(FusedSearch call, int threads) {
-  Found found;
-  found.values.assign(size_t(call.query_count * call.k), 12345);
-  found.indices.assign(size_t(call.query_count * call.k), -1);
-  call.values = found.values.data();
-  call.indices = found.indices.data();
-  const Parallel parallel = on_threads(threads);
-  Scratch scratch(fused_search_scratch(call, parallel));
-  const FlushedSubnormals mode;
-  CHECK(fused_search(call, scratch.data(), scratch.bytes(), parallel) == Status::ok, "%s", name(call.type));
-  return found;
-}
-
-bool same(const Found& a, const Found& b) {
-  return a.indices == b.indices && std::memcmp(a.values.data(), b.values.data(), a.values.size() * 4) == 0;
-}
 
 int64_t searches = 0;
 
@@ -234,6 +214,7 @@ std::vector<Content> contents() {
 std::unique_ptr<Problem> make(const Content& content, Type type, Type query_type, const Shape& shape, Metric metric,
                               Random& random) {
   auto problem = std::make_unique<Problem>(type, query_type, shape, metric, content.what, content.exact);
+  problem->scaled = type == Type::s8 || random.below(3) == 0;
   for (int64_t i = 0; i < shape.rows; ++i) {
     for (int64_t j = 0; j < shape.dimension; ++j) {
       double x = content.row(random, i, j);
@@ -346,7 +327,10 @@ void check_refusals() {
   refused("sizes overflow", [](FusedSearch& c, const float*) { c.dimension = INT64_MAX / 2; });
   refused("f64", [](FusedSearch& c, const float*) { c.type = Type::f64; });
   refused("s8 without scales", [](FusedSearch& c, const float*) { c.type = Type::s8; });
-  refused("scales", [](FusedSearch& c, const float* row) { c.scales = row; });
+  refused("re-scored with scales", [](FusedSearch& c, const float* row) {
+    c.scales = c.rerank_rows = row;
+    c.candidates = 1;
+  });
   refused("l2 without half norms", [](FusedSearch& c, const float*) { c.metric = Metric::l2; });
   refused("half norms", [](FusedSearch& c, const float* row) { c.half_norms = row; });
   refused("few candidates", [](FusedSearch& c, const float* row) { c.rerank_rows = row; });

@@ -4,13 +4,16 @@ use crate::ann::metric::{self, Metric};
 use crate::ann::search::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::graph::{Builder, Function, Tensor};
-use crate::lower::{self, Capabilities, best_with};
+use crate::lower::{self, Capabilities, Reduced, best_with};
 use crate::ops::approx_top_k::Direction;
 use crate::{ApproxTopKOptions, DType, Error, Result, Shape};
 
 /// The search of `queries` queries as a function: of queries `[queries, d]`, the database and, for L2 and
 /// cosine, its norms ([`half_norms`](crate::ann::half_norms), [`inverse_norms`](crate::ann::inverse_norms));
 /// to distances and s32 indices, `[queries, k]`.
+///
+/// At a precision below f32 ([`SearchOptions::precision`]), the parameters that [`prepared_function`] gives follow the
+/// database.
 ///
 /// The database parameter is padded where the options say so ([`SearchOptions::width_multiple`]), with zeros.
 ///
@@ -92,6 +95,14 @@ pub fn sharded_search_function(
         return Err(Error::argument("search", "database", "of one row at least", database));
     };
     let queries = widened(&queries, stored.dims()[1])?;
+    let reduced = match options.reduced_dtype(metric, database)? {
+        None => None,
+        Some(dtype) => {
+            let parameters = Reduced::signature(shard.shape(), dtype).into_iter();
+            let parameters = parameters.map(|(name, shape)| builder.parameter(name, shape));
+            Reduced::from_tensors(&parameters.collect::<Result<Vec<_>>>()?)
+        }
+    };
     let norms = Shape::new(score_dtype(database.dtype()), [sharding.rows]);
     let norms = match metric {
         Metric::InnerProduct => None,
@@ -99,7 +110,7 @@ pub fn sharded_search_function(
         Metric::Cosine => Some(builder.parameter("inverse_norms", norms)?),
     };
     let k = options.k.min(sharding.rows);
-    let search = Search { metric, options, k, whole, queries, database: shard, norms };
+    let search = Search { metric, options, k, whole, queries, database: shard, reduced, norms };
     let (mut distances, mut indices) = search.blocks()?;
     if options.refines(metric) {
         distances = search.squared_distances(&indices)?;
@@ -118,7 +129,7 @@ pub fn sharded_search_function(
     }
     if let Some(rest) = rows("rest")? {
         let norms = norms_of(metric, &rest)?;
-        let rest = Search { database: rest, norms, ..search.clone() };
+        let rest = Search { database: rest, reduced: None, norms, ..search.clone() };
         let (rest_distances, rest_indices) = rest.all()?;
         let rest_indices = (rest_indices + (whole - sharding.rest) as i32)?;
         distances = Tensor::concatenate(&[&distances, &rest_distances], 1)?;
@@ -159,9 +170,8 @@ pub(super) fn widened(matrix: &Tensor, width: usize) -> Result<Tensor> {
 /// // A TPU searches the scores as it computes them, but for what is to be exact: block by block.
 /// assert!(!operators(&tpu::CAPABILITIES, Metric::Cosine, 0.95)?.contains("while"));
 /// assert!(operators(&tpu::CAPABILITIES, Metric::Cosine, 1.0)?.contains("while"));
-/// // The CPU's kernel does so, too, but for cosines.
-/// assert!(!operators(&cpu::CAPABILITIES, Metric::L2, 1.0)?.contains("while"));
-/// assert!(operators(&cpu::CAPABILITIES, Metric::Cosine, 0.95)?.contains("while"));
+/// // So does the CPU's kernel, which is exact.
+/// assert!(!operators(&cpu::CAPABILITIES, Metric::Cosine, 1.0)?.contains("while"));
 /// # Ok::<(), xlann::Error>(())
 /// ```
 pub fn search_function_for(
@@ -172,31 +182,62 @@ pub fn search_function_for(
     devices: usize,
     options: &SearchOptions,
 ) -> Result<Function> {
-    let with_budget = |score_budget| {
-        let width_multiple = options.width_multiple.or(Some(target.width_multiple));
-        let options = SearchOptions { score_budget: Some(score_budget), width_multiple, ..options.clone() };
-        sharded_search_function(metric, database, queries, devices, &options)
-    };
-    if let Some(score_budget) = options.score_budget {
-        return with_budget(score_budget);
+    check_options(database, options)?;
+    let options = options.resolved(target, metric, database)?;
+    let whole = sharded_search_function(metric, database, queries, devices, &options)?;
+    if options.score_budget.is_some() {
+        return Ok(whole);
     }
-    let whole = with_budget(usize::MAX)?;
-    let choices = lower::explain(&whole, target, &lower::Options { approx_top_k: options.form })?;
-    match choices.first() {
+    match lower::explain(&whole, target, &options.lowering())?.first() {
         Some(search) if !search.keeps_scores => Ok(whole),
-        _ => with_budget(target.score_budget),
+        _ => {
+            let options = SearchOptions { score_budget: Some(target.score_budget), ..options };
+            sharded_search_function(metric, database, queries, devices, &options)
+        }
     }
 }
 
-/// The function that computes what the metric needs to know of every vector, if it does.
-pub(super) fn norms_function(metric: Metric, database: &Shape) -> Result<Option<Function>> {
-    if metric == Metric::InnerProduct {
+/// The function of a database that gives what its search takes beside it, in the order of the parameters; if there is
+/// something: at a precision below f32, the database in it, for int8 a scale for each row, and two norms that bound the
+/// errors; then the norms of the metric.
+///
+/// # Errors
+/// Where the database is no matrix of 2^31 - 1 rows at most, or a precision is asked for that there is no such search of.
+///
+/// ```
+/// use xlann::ann::{Metric, SearchOptions, prepared_function, search_function};
+/// use xlann::lower::Precision;
+/// use xlann::{Array, DType, Shape};
+///
+/// let options = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(2) };
+/// let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
+/// let prepared = prepared_function(Metric::L2, database.shape(), &options)?.unwrap();
+/// let [rows, scales, errors, half_norms] = &prepared.eval(std::slice::from_ref(&database))?[..] else { panic!() };
+/// assert_eq!(rows, &Array::new([3, 2], &[127i8, 0, 0, 127, 127, 127])?);
+/// assert_eq!((scales.shape().dims(), errors.shape().dims(), half_norms.shape().dims()), (&[3][..], &[2][..], &[3][..]));
+///
+/// let search = search_function(Metric::L2, database.shape(), 1, &options)?;
+/// let query = Array::new([1, 2], &[0f32, 2.0])?;
+/// let arguments = [query, database.clone(), rows.clone(), scales.clone(), errors.clone(), half_norms.clone()];
+/// assert_eq!(search.eval(&arguments)?[1], Array::new([1, 2], &[1, 2])?);
+/// # Ok::<(), xlann::Error>(())
+/// ```
+pub fn prepared_function(
+    metric: Metric,
+    database: &Shape,
+    options: &SearchOptions,
+) -> Result<Option<Function>> {
+    check_database(database)?;
+    let dtype = options.reduced_dtype(metric, database)?;
+    if metric == Metric::InnerProduct && dtype.is_none() {
         return Ok(None);
     }
-    let norms = Function::trace("norms", std::slice::from_ref(database), |x| {
-        Ok(norms_of(metric, &x[0])?.into_iter().collect::<Vec<_>>())
+    let prepared = Function::trace("prepared", std::slice::from_ref(database), |x| {
+        let reduced = dtype.map(|dtype| Reduced::of(&x[0], dtype)).transpose()?;
+        let reduced = reduced.map_or_else(Vec::new, |reduced| reduced.tensors());
+        Ok(reduced.into_iter().chain(norms_of(metric, &x[0])?).collect::<Vec<_>>())
     });
-    norms.map(Some)
+    prepared.map(Some)
 }
 
 fn norms_of(metric: Metric, database: &Tensor) -> Result<Option<Tensor>> {
@@ -214,16 +255,22 @@ pub(super) fn score_dtype(dtype: DType) -> DType {
     if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype }
 }
 
+fn check_database(database: &Shape) -> Result<()> {
+    let refused = |expected: String| Err(Error::argument("search", "database", expected, database));
+    if database.rank() != 2 || database.dims()[1] == 0 {
+        return refused("a matrix of vectors".to_owned());
+    }
+    if database.dims()[0] > i32::MAX as usize {
+        return refused(format!("of at most {} rows, as indices are s32", i32::MAX));
+    }
+    Ok(())
+}
+
 pub(super) fn check_options(database: &Shape, options: &SearchOptions) -> Result<()> {
     let refused = |argument: &str, expected: String, got: &dyn std::fmt::Display| {
         Err(Error::argument("search", argument, expected, got))
     };
-    if database.rank() != 2 || database.dims()[1] == 0 {
-        return refused("database", "a matrix of vectors".to_owned(), database);
-    }
-    if database.dims()[0] > i32::MAX as usize {
-        return refused("database", format!("of at most {} rows, as indices are s32", i32::MAX), database);
-    }
+    check_database(database)?;
     if options.k == 0 || options.k > database.dims()[0] {
         let expected = format!("from 1 to the database's {} rows", database.dims()[0]);
         return refused("k", expected, &options.k);
@@ -231,8 +278,8 @@ pub(super) fn check_options(database: &Shape, options: &SearchOptions) -> Result
     if options.width_multiple == Some(0) {
         return refused("width_multiple", "1 or more".to_owned(), &0);
     }
-    if options.batch == 0 {
-        return refused("batch", "1 or more".to_owned(), &options.batch);
+    if options.batch == Some(0) {
+        return refused("batch", "1 or more".to_owned(), &0);
     }
     if !(options.recall_target > 0.0 && options.recall_target <= 1.0) {
         return refused("recall_target", "in (0, 1]".to_owned(), &options.recall_target);
@@ -251,6 +298,8 @@ struct Search<'a> {
     whole: usize,
     queries: Tensor,
     database: Tensor,
+    /// The database of fewer digits, of which candidates are scored.
+    reduced: Option<Reduced>,
     norms: Option<Tensor>,
 }
 
@@ -316,6 +365,7 @@ impl Search<'_> {
         Ok(Search {
             queries: queries.clone(),
             database: database.dynamic_slice(&[start, &zero], &[rows, width])?,
+            reduced: None,
             norms: norms.map(|norms| norms.dynamic_slice(&[start], &[rows])).transpose()?,
             ..self.clone()
         })
@@ -324,7 +374,10 @@ impl Search<'_> {
     /// The score of every vector for each query.
     fn scores(&self) -> Result<Tensor> {
         let dtype = score_dtype(self.database.dtype());
-        let [queries, database] = [self.queries.convert(dtype)?, self.database.convert(dtype)?];
+        let [queries, mut database] = [self.queries.convert(dtype)?, self.database.convert(dtype)?];
+        if let Some(reduced) = &self.reduced {
+            database = reduced.instead_of(&database)?;
+        }
         metric::scores(self.metric, &queries, &database, self.norms.as_ref())
     }
 

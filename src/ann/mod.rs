@@ -11,7 +11,7 @@ pub mod recall;
 mod search;
 mod sharding;
 
-pub use function::{search_function, search_function_for, sharded_search_function};
+pub use function::{prepared_function, search_function, search_function_for, sharded_search_function};
 pub use metric::{Metric, cosine, half_norms, inverse_norms, l2, max_inner_product, squared_distances};
 pub use plan::{Plan, plan, smallest_fit};
 pub use recall::recall;

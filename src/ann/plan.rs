@@ -16,7 +16,7 @@ use crate::{Error, PjrtCode, Result, Shape};
 /// use xlann::target::Target;
 /// use xlann::{DType, Error, Shape};
 ///
-/// let options = SearchOptions { batch: 1024, ..SearchOptions::new(10) };
+/// let options = SearchOptions { batch: Some(1024), ..SearchOptions::new(10) };
 /// let database = Shape::new(DType::BF16, [1_000_000_000, 128]);
 /// match plan(&Target::parse("tpu:v5e:16x16")?, Metric::InnerProduct, &database, &options) {
 ///     Ok(plan) => {
@@ -71,9 +71,9 @@ impl Plan {
 pub fn plan(target: &Target, metric: Metric, database: &Shape, options: &SearchOptions) -> Result<Plan> {
     let capabilities = target.platform().capabilities;
     let database = database.with_dtype(capabilities.search_dtype(database.dtype()));
-    let forms = lower::Options { approx_top_k: options.form };
-    let function =
-        |devices| search_function_for(capabilities, metric, &database, options.batch, devices, options);
+    let forms = options.lowering();
+    let batch = options.batch.unwrap_or(capabilities.batch);
+    let function = |devices| search_function_for(capabilities, metric, &database, batch, devices, options);
     let (function, devices, memory_per_device, costs) = if let Some(description) = target.description() {
         let compiler = target.describe()?;
         let devices = compiler.topology().device_count();

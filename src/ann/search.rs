@@ -1,15 +1,16 @@
 //! Searching a database on a device or several.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ann::function::{check_options, norms_function, score_dtype, search_function_for, widened};
+use crate::ann::function::{check_options, prepared_function, score_dtype, search_function_for, widened};
 use crate::ann::metric::Metric;
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
 use crate::graph::{Function, Tensor};
-use crate::lower::{self, Choice, Form};
+use crate::lower::{self, Capabilities, Choice, Form, Precision};
 use crate::pjrt::{Buffer, Executable, HostMemory};
 use crate::{Array, DType, Error, Result, Session, Shape};
 
@@ -18,7 +19,7 @@ use crate::{Array, DType, Error, Result, Session, Shape};
 /// ```
 /// use xlann::ann::SearchOptions;
 ///
-/// let options = SearchOptions { recall_target: 0.99, batch: 32, ..SearchOptions::new(10) };
+/// let options = SearchOptions { recall_target: 0.99, batch: Some(32), ..SearchOptions::new(10) };
 /// assert_eq!((options.k, options.form), (10, None));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +31,9 @@ pub struct SearchOptions {
     /// On a TPU this does not hold for more than 128 neighbours (for each device) that are stored side by side: see
     /// [`Form::Native`].
     pub recall_target: f32,
-    /// How many queries are answered at once, at most. Default: 128.
-    pub batch: usize,
+    /// How many queries are answered at once, at most. Default: what suits the target
+    /// ([`Capabilities::batch`](crate::lower::Capabilities::batch)).
+    pub batch: Option<usize>,
     /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do. The
     /// rows of a block, of which the device makes a copy, may take as many again. A block has `k` rows at
     /// least; and true squared distances take the vectors of a batch's neighbours beside it. Default: what suits the
@@ -49,6 +51,15 @@ pub struct SearchOptions {
     pub aggregation: Aggregation,
     /// The form of the approximate top-k; by default, the target's policy chooses.
     pub form: Option<Form>,
+    /// The precision of the scores by which candidates are found in an f32 database, by inner product or L2, where the
+    /// target has [kernels](Form::Kernel). Below [`Exact`](Precision::Exact) the database is kept in bf16 or int8, too,
+    /// which takes half or a quarter of its memory more; distances are those of the f32 vectors. Default: exact.
+    ///
+    /// The recall target is then proven for each query; where that fails, the query is searched again exactly.
+    /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.
+    pub precision: Precision,
+    /// How many threads the target's kernels take, at most; by default all that XLA has.
+    pub threads: Option<NonZeroUsize>,
 }
 
 impl SearchOptions {
@@ -57,19 +68,91 @@ impl SearchOptions {
     /// ```
     /// use xlann::ann::SearchOptions;
     /// let options = SearchOptions::new(10);
-    /// assert_eq!((options.k, options.batch, options.recall_target), (10, 128, 0.95));
+    /// assert_eq!((options.k, options.batch, options.recall_target), (10, None, 0.95));
     /// ```
     pub fn new(k: usize) -> SearchOptions {
         SearchOptions {
             k,
             recall_target: 0.95,
-            batch: 128,
+            batch: None,
             score_budget: None,
             width_multiple: None,
             squared_distances: true,
             aggregation: Aggregation::default(),
             form: None,
+            precision: Precision::default(),
+            threads: None,
         }
+    }
+
+    /// As they are for a database on a target: with its width and batch, and a precision that is not automatic.
+    pub(super) fn resolved(
+        &self,
+        target: &Capabilities,
+        metric: Metric,
+        database: &Shape,
+    ) -> Result<SearchOptions> {
+        let why_not = match self.form {
+            _ if !target.forms.contains(&Form::Kernel) => {
+                Some(format!("a target with kernels, not {}", target.target))
+            }
+            Some(form) if form != Form::Kernel => Some(format!("the form {}, not {form}", Form::Kernel)),
+            _ => self.why_exact(metric, database),
+        };
+        let precision = match (self.precision, why_not) {
+            (Precision::Exact, _) | (Precision::Auto, Some(_)) => Precision::Exact,
+            (precision, None) => precision.named(self.recall_target),
+            (precision, Some(needed)) => {
+                return Err(SearchOptions { precision, ..self.clone() }.refused_precision(&needed));
+            }
+        };
+        let width_multiple = self.width_multiple.or(Some(target.width_multiple));
+        let batch = self.batch.or(Some(target.batch));
+        Ok(SearchOptions { precision, width_multiple, batch, ..self.clone() })
+    }
+
+    /// What a search at a precision below f32 would need and does not have.
+    fn why_exact(&self, metric: Metric, database: &Shape) -> Option<String> {
+        if database.dtype() != DType::F32 {
+            return Some(format!("a database that is searched in f32, not {}", database.dtype()));
+        }
+        if metric == Metric::Cosine {
+            return Some("the metric ip or l2, not cosine".to_owned());
+        }
+        self.score_budget.map(|budget| format!("no score budget, not one of {budget} bytes"))
+    }
+
+    /// What a database is kept in beside f32, for its scores.
+    ///
+    /// # Errors
+    /// Where a precision is named that there is no such search of.
+    pub(super) fn reduced_dtype(&self, metric: Metric, database: &Shape) -> Result<Option<DType>> {
+        let precision = match self.precision {
+            // It is for a target to choose.
+            Precision::Auto => Precision::Exact,
+            named => named,
+        };
+        match (precision.dtype(self.recall_target), self.why_exact(metric, database)) {
+            (Some(_), Some(needed)) => Err(self.refused_precision(&needed)),
+            (dtype, _) => Ok(dtype),
+        }
+    }
+
+    fn refused_precision(&self, needed: &str) -> Error {
+        Error::argument("search", "precision", format!("exact or auto, or {needed}"), self.precision)
+    }
+
+    /// Those of the lowering of [`search_function_for`], for [`Session::compile_with`] and the like.
+    ///
+    /// ```
+    /// use xlann::ann::SearchOptions;
+    /// use xlann::lower::Form;
+    ///
+    /// let options = SearchOptions { form: Some(Form::Kernel), ..SearchOptions::new(10) };
+    /// assert_eq!(options.lowering().approx_top_k, Some(Form::Kernel));
+    /// ```
+    pub fn lowering(&self) -> lower::Options {
+        lower::Options { approx_top_k: self.form, threads: self.threads, ..Default::default() }
     }
 
     /// Whether distances are computed anew for the neighbours found.
@@ -150,8 +233,8 @@ pub struct Searcher {
     /// As it is searched.
     database: Shape,
     sharding: Sharding,
-    /// What every batch takes beside its queries, by device: its rows, then their norms where the metric needs
-    /// them, then the rows that all have.
+    /// What every batch takes beside its queries, by device: its rows, then what is prepared of them, then the rows that
+    /// all have.
     arguments: Vec<Vec<Buffer>>,
     /// By the number of queries that each takes.
     batches: Mutex<HashMap<usize, Arc<Batch>>>,
@@ -225,20 +308,19 @@ impl Searcher {
         options: SearchOptions,
     ) -> Result<Searcher> {
         let capabilities = session.platform().capabilities;
-        let width_multiple = options.width_multiple.or(Some(capabilities.width_multiple));
-        let options = SearchOptions { width_multiple, ..options };
         let database = database.into();
         let given = database.shape();
         check_options(given, &options)?;
+        let shape = given.with_dtype(capabilities.search_dtype(given.dtype()));
+        let options = options.resolved(capabilities, metric, &shape)?;
         let sharding = Sharding::new(given, devices)?;
         let there = session.client().devices();
         if devices > there.len() {
             let expected = format!("at most {}, as many as the session has", there.len());
             return Err(Error::argument("search", "devices", expected, devices));
         }
-        let shape = given.with_dtype(capabilities.search_dtype(given.dtype()));
         let stored = options.stored(metric, &shape);
-        let norms = norms_function(metric, &sharding.shapes(&stored)[0])?;
+        let prepared = prepared_function(metric, &sharding.shapes(&stored)[0], &options)?;
         let mut searcher = Searcher {
             session: session.clone(),
             metric,
@@ -248,7 +330,7 @@ impl Searcher {
             batches: Mutex::default(),
             database: shape,
         };
-        searcher.check_room(given, norms.as_ref())?;
+        searcher.check_room(given, prepared.as_ref())?;
         for (index, device) in there.iter().take(devices).enumerate() {
             let rows = match devices {
                 1 => vec![database.clone()],
@@ -267,10 +349,10 @@ impl Searcher {
             })?;
             searcher.arguments = searcher.run(&convert)?;
         }
-        if let Some(norms) = norms {
-            let norms = searcher.run(&norms)?;
-            for (arguments, norms) in searcher.arguments.iter_mut().zip(norms) {
-                arguments.splice(1..1, norms);
+        if let Some(prepared) = prepared {
+            let prepared = searcher.run(&prepared)?;
+            for (arguments, prepared) in searcher.arguments.iter_mut().zip(prepared) {
+                arguments.splice(1..1, prepared);
             }
         }
         Ok(searcher)
@@ -321,8 +403,8 @@ impl Searcher {
 
     /// The neighbours of each of the queries `[q, d]`.
     ///
-    /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with
-    /// zeros, so that it runs what was compiled for the others.
+    /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with zeros to a
+    /// power of two, so that few programs are compiled.
     ///
     /// # Errors
     /// Where the queries are no matrix of the database's width; and those of the device.
@@ -349,12 +431,12 @@ impl Searcher {
         }
         let dtype = self.database_shape().dtype();
         let count = shape.dims()[0];
-        let size = self.batch_size(count);
         let row = width * shape.dtype().size();
         let k = self.options.k;
         let (mut distances, mut indices) = (Vec::new(), Vec::new());
-        for bytes in queries.as_bytes().chunks(size * row) {
+        for bytes in queries.as_bytes().chunks(self.batch_size(count) * row) {
             let filled = bytes.len() / row;
+            let size = self.batch_size(filled);
             let queries = convert(&Array::from_bytes(shape.with_dims([filled, width]), bytes)?, dtype)?;
             let queries = Array::filled(Shape::new(dtype, [size, width]), |bytes| {
                 bytes[..queries.as_bytes().len()].copy_from_slice(queries.as_bytes());
@@ -393,7 +475,7 @@ impl Searcher {
 
     /// The number of queries of the compiled search that answers `queries`: few, but not many different ones.
     fn batch_size(&self, queries: usize) -> usize {
-        let batch = self.options.batch;
+        let batch = self.options.batch.unwrap_or(usize::MAX);
         queries.clamp(1, batch).checked_next_power_of_two().map_or(batch, |size| size.min(batch))
     }
 
@@ -406,11 +488,12 @@ impl Searcher {
         executable.run_replicas(&arguments.collect::<Vec<_>>())
     }
 
-    /// Requires that the devices have room for the database, as it comes and as it is searched, and for its norms.
-    fn check_room(&self, given: &Shape, norms: Option<&Function>) -> Result<()> {
+    /// Requires that the devices have room for the database, as it comes and as it is searched, and for what is
+    /// prepared of it.
+    fn check_room(&self, given: &Shape, prepared: Option<&Function>) -> Result<()> {
         let bytes = |shapes: Vec<Shape>| shapes.iter().map(|shape| shape.byte_count() as u64).sum::<u64>();
         let uploaded = bytes(self.sharding.shapes(given));
-        let mut made = norms.map_or(0, |norms| bytes(norms.result_shapes()));
+        let mut made = prepared.map_or(0, |prepared| bytes(prepared.result_shapes()));
         let stored = self.options.stored(self.metric, &self.database);
         if *given != stored {
             made += bytes(self.sharding.shapes(&stored));
@@ -429,7 +512,7 @@ impl Searcher {
         let capabilities = self.session.platform().capabilities;
         let function =
             search_function_for(capabilities, self.metric, &self.database, size, devices, &self.options)?;
-        let options = lower::Options { approx_top_k: self.options.form };
+        let options = self.options.lowering();
         let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
         batches.insert(size, Arc::clone(&batch));

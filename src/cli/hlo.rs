@@ -78,7 +78,7 @@ impl Program {
                 );
                 let (metric, options) = (arguments.metric(), arguments.options());
                 let function = search_function_for(capabilities, metric, &database, count, 1, &options)?;
-                Ok((function, lower::Options { approx_top_k: options.form }))
+                Ok((function, options.lowering()))
             }
         }
     }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value};
-use xlann::lower::Form;
+use xlann::lower::{Form, Precision};
 
 /// Nearest neighbours and approximate top-k through XLA.
 #[derive(Parser)]
@@ -146,6 +146,13 @@ fn parse_form(text: &str) -> Result<Option<Form>, String> {
     let names = || Form::ALL.map(Form::name).join(", ");
     let form = Form::ALL.into_iter().find(|form| form.name() == text);
     form.map(Some).ok_or_else(|| format!("expected auto or one of {}", names()))
+}
+
+/// A precision's name.
+fn parse_precision(text: &str) -> Result<Precision, String> {
+    let names = || Precision::ALL.map(Precision::name).join(", ");
+    let precision = Precision::ALL.into_iter().find(|precision| precision.name() == text);
+    precision.ok_or_else(|| format!("expected one of {}", names()))
 }
 
 /// A number of at least 1.

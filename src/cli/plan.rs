@@ -40,7 +40,7 @@ impl PlanCommand {
     pub fn run(&self) -> anyhow::Result<Summary> {
         let database = Shape::new(self.dtype, [self.database_size, self.dim]);
         let options = ann::SearchOptions {
-            batch: self.batch,
+            batch: Some(self.batch),
             aggregation: self.aggregation.aggregation(),
             ..self.arguments.options()
         };

@@ -1,6 +1,7 @@
 //! `xlann search`.
 
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,11 +9,11 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use xlann::ann::{self, Aggregation, Metric, SearchOptions, Searcher};
 use xlann::data::{self, MappedArray};
-use xlann::lower::Form;
+use xlann::lower::{Form, Precision};
 use xlann::target::Platform;
 use xlann::{Array, DType, Session, Shape};
 
-use super::{Summary, check_outputs, human, median, parse_form, positive, share};
+use super::{Summary, check_outputs, human, median, parse_form, parse_precision, positive, share};
 
 /// What is searched for; shared with `xlann hlo search`.
 #[derive(Args, Clone)]
@@ -26,10 +27,17 @@ pub struct SearchArguments {
     /// The share of the true neighbours that is expected among those found, in (0, 1]
     #[arg(long, default_value_t = 0.95, allow_negative_numbers = true, value_name = "R", value_parser = share)]
     recall_target: f32,
-    /// The form of the approximate top-k: auto, sort, two-stage, blocks, native or native-tight
+    /// The form of the approximate top-k: auto, sort, two-stage, blocks, native, native-tight or kernel
     #[arg(long, default_value = "auto", value_name = "FORM", value_parser = parse_form)]
     // Spelled out, as clap takes an `Option` for an optional argument.
     lowering: std::option::Option<Form>,
+    /// The precision of the scores that find candidates in an f32 database, on targets with kernels: exact, auto, bf16 or
+    /// int8. Below exact, candidates are scored anew, and the recall target is proven for each query
+    #[arg(long, default_value = "exact", value_name = "P", value_parser = parse_precision)]
+    precision: Precision,
+    /// How many threads the target's kernels take, at most [default: all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    threads: Option<usize>,
 }
 
 /// The metrics as clap knows them.
@@ -66,7 +74,13 @@ impl SearchArguments {
     }
 
     pub fn options(&self) -> SearchOptions {
-        SearchOptions { recall_target: self.recall_target, form: self.lowering, ..SearchOptions::new(self.k) }
+        SearchOptions {
+            recall_target: self.recall_target,
+            form: self.lowering,
+            precision: self.precision,
+            threads: self.threads.and_then(NonZeroUsize::new),
+            ..SearchOptions::new(self.k)
+        }
     }
 }
 
@@ -164,6 +178,7 @@ impl Search {
             summary.field("recall", recall);
         }
         summary.field("lowering", choices[0].form.name());
+        summary.field("precision", searcher.options().precision.name());
         summary.field("reason", choices[0].reason.as_str());
         summary.field("compile_seconds", compiled_in.as_secs_f64());
         summary.line(&choices[0]);
@@ -281,6 +296,7 @@ impl Search {
             recall_target: 1.0,
             form: Some(Form::Sort),
             squared_distances: false,
+            precision: Precision::Exact,
             ..searcher.options().clone()
         };
         let exact = Searcher::new(session, data::open(&self.database)?, searcher.metric(), options)?;

@@ -1,5 +1,6 @@
 //! `xlann topk`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -31,10 +32,13 @@ pub struct TopkArguments {
     /// Leave the results of the partial reduction unsorted and not cut to k
     #[arg(long)]
     no_aggregate: bool,
-    /// The form of the approximate top-k: auto, sort, two-stage, blocks, native or native-tight
+    /// The form of the approximate top-k: auto, sort, two-stage, blocks, native, native-tight or kernel
     #[arg(long, default_value = "auto", value_name = "FORM", value_parser = parse_form)]
     // Spelled out, as clap takes an `Option` for an optional argument.
     lowering: std::option::Option<Form>,
+    /// How many threads the target's kernel takes, at most [default: all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    threads: Option<usize>,
 }
 
 impl TopkArguments {
@@ -54,7 +58,8 @@ impl TopkArguments {
     }
 
     pub fn options(&self) -> Options {
-        Options { approx_top_k: self.lowering }
+        let threads = self.threads.and_then(NonZeroUsize::new);
+        Options { approx_top_k: self.lowering, threads, ..Default::default() }
     }
 }
 

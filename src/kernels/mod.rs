@@ -1,24 +1,66 @@
 //! Custom-call kernels: search and top-k on the CPU, in C++ (`cpp/`), called by compiled programs through XLA's FFI.
 //!
-//! A session registers them with its plugin, and lowering takes them where they fit
-//! ([`Form::Kernel`](crate::lower::Form::Kernel)). Other users of XLA, such as JAX, find the handlers under the same names
-//! in this crate's C dynamic library: see `examples/jax_kernels.py`.
+//! # How a kernel is reached from the graph
+//!
+//! Nothing in a graph names a kernel. A session registers the handlers with its plugin, if that has an FFI, and the
+//! target's [`Capabilities`](crate::lower::Capabilities) then have the form [`Form::Kernel`](crate::lower::Form::Kernel),
+//! which the policy takes first. Lowering looks at what defines the operand of an approximate top-k. Of these it makes one
+//! call of [`FUSED_SEARCH`], which keeps no scores:
+//!
+//! | graph, of queries `q` and a database `db` | searched by |
+//! |---|---|
+//! | `approx_max_k(dot_general(q, db))` | inner product |
+//! | `approx_min_k(half_norms - dot_general(q, db))` | L2 |
+//! | `approx_max_k(dot_general(q, db) * scales)` | inner product with scaled rows, as cosines are |
+//!
+//! with operands of f32, or of bf16 or f16 that were converted to f32, and whatever batch dimensions, broadcasts and
+//! transpositions [`vmap`](crate::vmap()) has put there. Any other operand is computed, and [`SELECT_K`] called with it.
+//! [`explain`](crate::lower::explain) gives the choice and, for the latter, the reason. Derivatives are of the graph, before
+//! lowering: an approximate top-k that carries tangents along takes another form.
+//!
+//! # Calling them from elsewhere
+//!
+//! Other users of XLA, such as JAX, find the handlers in this crate's C dynamic library (`cargo build --release --lib`:
+//! `libxlann.so`), under the names of the targets; `examples/jax_kernels.py` registers and calls them. All buffers are dense
+//! and row-major, on the platform that XLA's FFI calls "Host". Attributes are scalars and strings of the call's dictionary,
+//! as MLIR writes them: `{metric = "l2", candidates = 40 : i64, certified_recall = 0.95 : f32}`. One that a handler does
+//! not know, or of another type, is refused, as are operands that do not fit.
 //!
 //! | target | operands | results | attributes |
 //! |---|---|---|---|
-//! | `xlann_select_k` | `[..., n]` of f32, bf16, f16 or f64 | values `[..., k]`, indices s32`[..., k]` | `least`: a truth value, default false |
-//! | `xlann_fused_search` | queries `[..., q, d]` of f32, bf16 or f16; database `[..., n, d]` of f32, bf16, f16 or s8; for s8, scales f32`[..., n]`; for l2, half norms f32`[..., n]`; for candidates, rows f32`[..., n, d]` | values f32`[..., q, k]`, indices s32`[..., q, k]` | `metric`: `"inner_product"`, the default, or `"l2"`; `candidates`: an integer, default 0 |
+//! | `xlann_select_k` | `[.., n]` of f32, bf16, f16 or f64 | values `[.., k]`, indices s32`[.., k]` | `least` |
+//! | `xlann_fused_search` | queries `[.., q, d]` of f32, bf16 or f16; database `[.., n, d]` of f32, bf16, f16 or s8; then, where there are any, scales f32`[.., n]`, half norms f32`[.., n]`, rows f32`[.., n, d]`, errors f32`[.., 2]` | values f32`[.., q, k]`, indices s32`[.., q, k]` | `metric`, `scaled`, `candidates`, `certified_recall` |
 //!
-//! Both take `threads`, an integer, of XLA's own thread pool (default 0: all of them), and `instruction_set`: `"automatic"`,
-//! the default, `"portable"`, `"avx2"`, `"avx512"`, `"avx512_bf16"`, `"avx512_vnni"` or `"neon"`. k is read off the
-//! results. Equal scores go to the lower index, -0.0 equals 0.0, and a NaN comes after everything else. Results do not
-//! depend on the number of threads.
+//! | attribute | type | default | meaning |
+//! |---|---|---|---|
+//! | `least` | truth value | false | the least are searched for, not the greatest |
+//! | `metric` | string | `"inner_product"` | or `"l2"`: the least half norm less product, for which half norms are an operand |
+//! | `scaled` | truth value | false | products are multiplied by the rows' scales, an operand; s8 always has it |
+//! | `candidates` | s64 or s32 | 0 | so many are found first, then scored anew by `rows`, an operand; 0: none are |
+//! | `certified_recall` | f32 or f64 | 0 | the share of each query's results that is proven to be what a search of `rows` finds, with `errors`, an operand: the greatest norm of a row less the database's row, and of a database's row; queries of which less is proven are searched again in `rows` |
+//! | `threads` | s64 or s32 | 0 | so many of XLA's threads at most; 0: all |
+//! | `instruction_set` | string | `"automatic"` | or `"portable"`, `"avx2"`, `"avx512"`, `"avx512_bf16"`, `"avx512_vnni"`, `"neon"` |
+//!
+//! k is read off the results. Equal scores go to the lower index, -0.0 equals 0.0, and a NaN comes after everything else.
+//! Results do not depend on the number of threads. These are XLA's own, which the FFI lends (`thread_pool_schedule`): the
+//! kernels start none, so that two programs at once share the machine as XLA's do.
+//!
+//! # Adding one
+//!
+//! 1. A plain function over pointers and sizes in `cpp/kernels`, declared in `kernels.h`, with scratch memory from its caller;
+//!    what differs between instruction sets goes into `inner_*.inc`, which each `set_*.cc` includes. Its tests, against a
+//!    naive version, go into `cpp/tests`; `scripts/test-kernels` finds them.
+//! 2. A handler in `cpp/handlers`: it reads the call frame through `frame.h`, whose functions check and set the error, and
+//!    takes threads from `thread_pool.h`. Declare it in `handlers.h`, and let `cpp/fuzz` call it.
+//! 3. Here: the target's name, the function that exports the handler, and a line in `register`.
+//! 4. In `src/lower/kernel.rs`: the [`CustomCall`](crate::CustomCall) with a reference function, and in
+//!    `src/lower/fused.rs` how its graph is recognised.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
 
-use crate::Result;
 use crate::pjrt::Plugin;
+use crate::{DType, Result};
 
 /// The custom call of top-k.
 pub const SELECT_K: &str = "xlann_select_k";
@@ -30,6 +72,8 @@ pub const FUSED_SEARCH: &str = "xlann_fused_search";
 unsafe extern "C" {
     fn xlann_select_k_handler(frame: *mut c_void) -> *mut c_void;
     fn xlann_fused_search_handler(frame: *mut c_void) -> *mut c_void;
+    fn xlann_multiplies_s8() -> bool;
+    fn xlann_multiplies_bf16() -> bool;
 }
 
 /// The handler of [`SELECT_K`], for XLA.
@@ -50,6 +94,16 @@ pub unsafe extern "C" fn xlann_select_k(frame: *mut c_void) -> *mut c_void {
 pub unsafe extern "C" fn xlann_fused_search(frame: *mut c_void) -> *mut c_void {
     // SAFETY: the caller's.
     unsafe { xlann_fused_search_handler(frame) }
+}
+
+/// The dtype below f32 whose products this machine's processor sums fastest, where it has instructions for one.
+pub(crate) fn fastest_below_f32() -> Option<DType> {
+    // SAFETY: the functions take nothing, and ask the processor.
+    match unsafe { (xlann_multiplies_s8(), xlann_multiplies_bf16()) } {
+        (true, _) => Some(DType::S8),
+        (false, true) => Some(DType::BF16),
+        (false, false) => None,
+    }
 }
 
 /// Registers the kernels with a plugin, for the devices that its FFI calls `platform`; and tells whether they are: a

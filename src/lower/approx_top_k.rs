@@ -38,7 +38,7 @@ pub(super) fn expand(
         Plan::Native(reduction) => return native(op, inputs, reduction),
         // Of no rows there are no windows either.
         _ if sizes[0] == 0 => none(rows, carried, count)?,
-        Plan::Kernel => select_k(rows, count, op.direction)?,
+        Plan::Kernel { threads, .. } => select_k(rows, count, op.direction, threads)?,
         Plan::Blocks if capabilities.strided_blocks => strided_blocks(rows, carried, count, op.direction)?,
         Plan::Blocks => {
             let (values, indices) = blocks::adjacent(rows, count, op.direction)?;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use crate::graph::{Equation, Function, Tensor, Var};
+use crate::lower::precision::{Reduced, is_reducible};
 use crate::ops::Op;
 use crate::ops::approx_top_k::{ApproxTopK, Direction};
 use crate::ops::binary::Binary;
@@ -21,6 +22,10 @@ pub(super) struct Search {
     pub(super) database: Tensor,
     /// `[batch, n]`, where the least half norm less the product is searched for, rather than the largest product.
     pub(super) half_norms: Option<Tensor>,
+    /// `[batch, n]`, where the largest product times one of these is searched for.
+    pub(super) scales: Option<Tensor>,
+    /// The database of fewer digits, where the function has it.
+    pub(super) reduced: Option<Reduced>,
     /// The sizes of the product's dimensions but for its last: those of a batch, of queries, and shared by queries.
     sizes: [Vec<usize>; 3],
     /// For each dimension of the scores, that of the product.
@@ -85,13 +90,28 @@ pub(super) fn search(
     let Some(definition) = uses.own(*scores) else {
         return Ok(Err("the operand is an argument, or read elsewhere, too"));
     };
-    let (product, half_norms) = match (&definition.op, op.direction) {
+    let is_product = |equation: &Equation| matches!(equation.op, Op::DotGeneral(_) | Op::Transpose(_));
+    // What the products are multiplied by, or subtracted from.
+    let (product, weights) = match (&definition.op, op.direction) {
         (Op::DotGeneral(_) | Op::Transpose(_), Direction::Max) => (definition, None),
         (Op::Binary(Binary::Sub), Direction::Min) => {
             let [norms, product] = [definition.inputs()[0], definition.inputs()[1]];
             match (uses.equations.get(&norms), uses.own(product)) {
                 (Some(norms), Some(product)) => (product, Some(*norms)),
                 _ => return Ok(Err("the operand is no half norms less products")),
+            }
+        }
+        (Op::Binary(Binary::Mul), Direction::Max) => {
+            let [lhs, rhs] = [definition.inputs()[0], definition.inputs()[1]];
+            let found = [(lhs, rhs), (rhs, lhs)].into_iter().find_map(|(product, scales)| {
+                Some((
+                    uses.own(product).filter(|product| is_product(product))?,
+                    *uses.equations.get(&scales)?,
+                ))
+            });
+            match found {
+                Some((product, scales)) => (product, Some(scales)),
+                None => return Ok(Err("the operand is no products times scales")),
             }
         }
         _ => {
@@ -138,11 +158,12 @@ pub(super) fn search(
         return Ok(Err("it is not along the dimension of the database's rows"));
     }
     let mut order = [&rhs_batch[..], &rhs_free, rhs_contracting].concat();
+    let mut source = rhs;
     if let Some(Equation { op: Op::Transpose(transpose), inputs, .. }) = uses.equations.get(&rhs)
         && let Some(operand) = value(inputs[0])
     {
         order = order.iter().map(|&dim| transpose.permutation[dim]).collect();
-        database = operand;
+        (source, database) = (inputs[0], operand);
     }
     if !order.iter().copied().eq(0..order.len()) {
         return Ok(Err("the database would have to be transposed"));
@@ -159,23 +180,39 @@ pub(super) fn search(
     if [batches, repeats, count, rows, width].contains(&0) {
         return Ok(Err("there is nothing to search"));
     }
-    let half_norms = match half_norms {
+    let weights = match weights {
         None => None,
-        Some(norms) => {
+        Some(weights) => {
             let sizes = [&batch[..], &query, &[&shared[..], &[rows]].concat()];
-            match broadcast_norms(norms, uses, value, &permutation, sizes)? {
-                Some(norms) => Some(norms.reshape(&[batches * repeats, rows])?),
-                None => return Ok(Err("what the products are subtracted from differs between queries")),
+            match broadcast_weights(weights, uses, value, &permutation, sizes)? {
+                Some(weights) => Some(weights.reshape(&[batches * repeats, rows])?),
+                None => return Ok(Err("the norms or scales of the rows differ between queries")),
             }
         }
+    };
+    let (half_norms, scales) = match op.direction {
+        Direction::Min => (weights, None),
+        Direction::Max => (None, weights),
     };
     let order = lhs_batch.iter().chain(&lhs_free).chain(lhs_contracting).copied();
     let queries = transposed(&queries, order)?
         .reshape(&[batches, 1, count, width])?
         .broadcast_in_dim(&[batches, repeats, count, width], &[0, 1, 2, 3])?
         .reshape(&[batches * repeats, count, width])?;
+    let reduced = match uses.equations.get(&source) {
+        Some(equation) if is_reducible(equation) && rhs_contracting.len() == 1 => {
+            let tensors: Option<Vec<Tensor>> = equation.inputs()[1..].iter().map(|&var| value(var)).collect();
+            let leading = database.rank() - 2;
+            let flat =
+                |tensor: Tensor| tensor.reshape(&[&[batches * repeats], &tensor.dims()[leading..]].concat());
+            let tensors = tensors.unwrap_or_default().into_iter().map(flat).collect::<Result<Vec<_>>>()?;
+            Reduced::from_tensors(&tensors)
+        }
+        _ => None,
+    };
     let database = database.reshape(&[batches * repeats, rows, width])?;
-    Ok(Ok(Search { queries, database, half_norms, sizes: [batch, query, shared], permutation }))
+    let sizes = [batch, query, shared];
+    Ok(Ok(Search { queries, database, half_norms, scales, reduced, sizes, permutation }))
 }
 
 /// A tensor with its dimensions in this order.
@@ -188,9 +225,9 @@ fn transposed(tensor: &Tensor, order: impl Iterator<Item = usize>) -> Result<Ten
     }
 }
 
-/// Half norms that are broadcast to the scores, without the dimensions of the queries: of sizes `[batch.., rows..]`, where
+/// Half norms or scales that are broadcast to the scores, without the dimensions of the queries: of sizes `[batch.., rows..]`, where
 /// the product's are `[batch.., query.., rows..]`; `None` where they differ between queries, or are something else.
-fn broadcast_norms(
+fn broadcast_weights(
     definition: &Equation,
     uses: &Uses<'_>,
     value: &dyn Fn(Var) -> Option<Tensor>,
@@ -199,9 +236,19 @@ fn broadcast_norms(
 ) -> Result<Option<Tensor>> {
     let (mut definition, mut dims) = (Some(definition), permutation.to_vec());
     let mut norms = None;
-    // A batch broadcasts what is broadcast already.
-    while let Some(Equation { op: Op::BroadcastInDim(broadcast), inputs, .. }) = definition {
-        dims = broadcast.broadcast_dimensions.iter().map(|&dim| dims[dim]).collect();
+    // A batch broadcasts what is broadcast already, and transposes it.
+    while let Some(Equation { op, inputs, .. }) = definition {
+        dims = match op {
+            Op::BroadcastInDim(broadcast) => {
+                broadcast.broadcast_dimensions.iter().map(|&dim| dims[dim]).collect()
+            }
+            Op::Transpose(transpose) => {
+                let mut places: Vec<_> = transpose.permutation.iter().zip(&dims).collect();
+                places.sort_unstable();
+                places.into_iter().map(|(_, &place)| place).collect()
+            }
+            _ => break,
+        };
         norms = value(inputs[0]);
         definition = uses.equations.get(&inputs[0]).copied();
     }

@@ -4,46 +4,91 @@ use crate::graph::{Function, Tensor};
 use crate::kernels::{FUSED_SEARCH, SELECT_K};
 use crate::lower::approx_top_k::sort_prepared;
 use crate::lower::fused::Search;
+use crate::lower::policy::Reduction;
+use crate::lower::precision::Reduced;
 use crate::ops::approx_top_k::Direction;
 use crate::{CustomCall, DType, Result, Shape};
 
 /// The best of rows, `[b, n]`, exactly.
-pub(super) fn select_k(rows: &Tensor, count: usize, direction: Direction) -> Result<Vec<Tensor>> {
+pub(super) fn select_k(
+    rows: &Tensor,
+    count: usize,
+    direction: Direction,
+    threads: Option<usize>,
+) -> Result<Vec<Tensor>> {
     let values = rows.shape().with_dims([rows.dims()[0], count]);
     let indices = values.with_dtype(DType::S32);
     let reference = Function::trace("select_k", std::slice::from_ref(rows.shape()), |x| {
         sort_prepared(&x[0], &[], count, direction)
     })?;
-    let least = direction == Direction::Min;
+    let least = ("least", (direction == Direction::Min).to_string());
     let call = CustomCall::new(SELECT_K, [values, indices])
-        .backend_config(&format!("{{least = {least}}}"))
+        .backend_config(&attributes([Some(least), threads.map(thread_count)]))
         .reference(reference);
     rows.builder().custom_call(call, &[rows])
 }
 
-/// The best rows of the databases of a search, exactly but for the rounding of the scores.
-pub(super) fn fused_search(search: &Search, k: usize) -> Result<Vec<Tensor>> {
-    let Search { queries, database, half_norms, .. } = search;
+/// The best rows of the databases of a search: exactly, but for the rounding of the scores, or with the recall of a
+/// reduction.
+pub(super) fn fused_search(
+    search: &Search,
+    k: usize,
+    reduction: Option<Reduction>,
+    threads: Option<usize>,
+) -> Result<Vec<Tensor>> {
+    let Search { queries, database, half_norms, scales, .. } = search;
     let [batch, count] = [queries.dims()[0], queries.dims()[1]];
     let values = Shape::new(DType::F32, [batch, count, k]);
     let indices = values.with_dtype(DType::S32);
-    let operands: Vec<&Tensor> = [queries, database].into_iter().chain(half_norms).collect();
+    let reduced = match (reduction, &search.reduced) {
+        (None, _) => None,
+        (Some(_), Some(reduced)) => Some(reduced.clone()),
+        (Some(reduction), None) => Some(Reduced::of(database, reduction.dtype)?),
+    };
+    // What the best rows are found in, then what they are scored anew by.
+    let operands: Vec<&Tensor> = match &reduced {
+        None => [queries, database].into_iter().chain(scales).chain(half_norms).collect(),
+        Some(Reduced { rows, scales, errors }) => {
+            [queries, rows].into_iter().chain(scales).chain(half_norms).chain([database, errors]).collect()
+        }
+    };
     let shapes: Vec<Shape> = operands.iter().map(|operand| operand.shape().clone()).collect();
+    let place = |tensor: &Tensor| operands.iter().position(|operand| std::ptr::eq(*operand, tensor));
+    let [exact, norms, weights] =
+        [place(database), half_norms.as_ref().and_then(place), scales.as_ref().and_then(place)];
     let reference = Function::trace("fused_search", &shapes, |x| {
-        let [queries, database] = [x[0].convert(DType::F32)?, x[1].convert(DType::F32)?];
+        let database = &x[exact.unwrap_or(1)];
+        let [queries, database] = [x[0].convert(DType::F32)?, database.convert(DType::F32)?];
         let products = queries.dot_general(&database, (&[2], &[2]), (&[0], &[0]))?;
-        let (scores, direction) = match x.get(2) {
-            Some(half_norms) => ((half_norms.expand_dims(1)? - products)?, Direction::Min),
-            None => (products, Direction::Max),
+        let (scores, direction) = match (norms, weights) {
+            (Some(norms), _) => ((x[norms].expand_dims(1)? - products)?, Direction::Min),
+            (None, Some(weights)) => ((products * x[weights].expand_dims(1)?)?, Direction::Max),
+            (None, None) => (products, Direction::Max),
         };
         let rows = scores.reshape(&[batch * count, database.dims()[1]])?;
         let results = sort_prepared(&rows, &[], k, direction)?;
         results.iter().map(|result| result.reshape(&[batch, count, k])).collect::<Result<Vec<_>>>()
     })?;
-    let metric = if half_norms.is_some() { "l2" } else { "inner_product" };
+    let metric = if norms.is_some() { "\"l2\"" } else { "\"inner_product\"" };
     let call = CustomCall::new(FUSED_SEARCH, [values, indices])
-        .backend_config(&format!("{{metric = \"{metric}\"}}"))
+        .backend_config(&attributes([
+            Some(("metric", metric.to_owned())),
+            weights.map(|_| ("scaled", "true".to_owned())),
+            reduction.map(|reduction| ("candidates", format!("{} : i64", reduction.candidates))),
+            reduction.map(|reduction| ("certified_recall", format!("{:?} : f32", reduction.recall_target))),
+            threads.map(thread_count),
+        ]))
         .reference(reference);
     let found = queries.builder().custom_call(call, &operands)?;
     found.iter().map(|found| search.restore(found)).collect()
+}
+
+fn thread_count(threads: usize) -> (&'static str, String) {
+    ("threads", format!("{threads} : i64"))
+}
+
+/// The attributes of a call, in MLIR's text.
+fn attributes<const N: usize>(attributes: [Option<(&str, String)>; N]) -> String {
+    let attributes = attributes.into_iter().flatten().map(|(name, value)| format!("{name} = {value}"));
+    format!("{{{}}}", attributes.collect::<Vec<_>>().join(", "))
 }

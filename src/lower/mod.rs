@@ -10,21 +10,25 @@ mod fused;
 mod kernel;
 mod native;
 mod policy;
+mod precision;
 mod stablehlo;
 mod two_stage;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 
 use crate::graph::{Convention, Equation, Function, Tensor, Var};
 use crate::hlo::{self, HloModuleProto};
 use crate::lower::fused::{Search, Uses};
-use crate::lower::policy::Plan;
+use crate::lower::policy::{Fusion, Plan};
 use crate::ops::Op;
 use crate::ops::approx_top_k::ApproxTopK;
 use crate::{Builder, Result};
 
 pub(crate) use approx_top_k::best_with;
 pub use policy::{Capabilities, Choice, Form};
+pub use precision::Precision;
+pub(crate) use precision::Reduced;
 pub use stablehlo::stablehlo;
 
 /// What the caller decides of the lowering.
@@ -44,6 +48,11 @@ pub use stablehlo::stablehlo;
 pub struct Options {
     /// The form of every approximate top-k; by default the target's policy chooses for each.
     pub approx_top_k: Option<Form>,
+    /// The precision of the scores of searches of f32 vectors that the [kernel](Form::Kernel) computes. The program
+    /// rounds the database in every run; a [`Searcher`](crate::ann::Searcher) does so once.
+    pub precision: Precision,
+    /// How many of XLA's threads a kernel takes, at most; by default all. Results do not depend on it.
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// A function lowered for a target.
@@ -125,16 +134,16 @@ fn plain(
     let mut choices = Vec::new();
     let function = expand(function, &mut |op, inputs, site| {
         let carried = inputs.len() - 1;
-        let search = if capabilities.forms.contains(&Form::Kernel) { Some(site.search(op)?) } else { None };
-        let why_not = match &search {
-            Some(Err(why_not)) => Some(*why_not),
-            _ => None,
+        let search = match capabilities.forms.contains(&Form::Kernel) {
+            true => site.search(op)?,
+            false => Err("the target has no kernels"),
         };
-        let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, why_not, capabilities, options)?;
+        let fusion = search.as_ref().map(Fusion::of).map_err(|&why_not| why_not);
+        let (plan, choice) = policy::choose(op, inputs[0].shape(), carried, fusion, capabilities, options)?;
         choices.push(choice);
         match (plan, search) {
-            (Plan::Kernel, Some(Ok(search))) => {
-                kernel::fused_search(&search, op.output_size(inputs[0].shape())?)
+            (Plan::Kernel { threads, reduction }, Ok(search)) => {
+                kernel::fused_search(&search, op.output_size(inputs[0].shape())?, reduction, threads)
             }
             _ => approx_top_k::expand(op, inputs, plan, capabilities),
         }
@@ -174,6 +183,9 @@ fn expand(function: &Function, rewrite: &mut Rewrite<'_>) -> Result<Function> {
         values.extend(equation.inputs().iter().copied().zip(inputs.iter().cloned()));
         if let Op::ApproxTopK(op) = &equation.op {
             return rewrite(op, inputs, &Site { equation, uses: &uses, values: &values });
+        }
+        if precision::is_reducible(equation) {
+            return Ok(inputs[..1].to_vec());
         }
         let op = equation.op.map_functions(&mut |function| expand(function, rewrite))?;
         builder.push(op, &inputs.iter().collect::<Vec<_>>())

@@ -18,7 +18,11 @@
 //!    on, or from [`Capabilities::blocks_over_full_sort`] on for a dtype that is not in [`Capabilities::fast_top_k`].
 //! 7. `sort`, or the first form that is left.
 
+use std::num::NonZeroUsize;
+
 use crate::lower::Options;
+use crate::lower::fused::Search;
+use crate::lower::precision::{Precision, candidates};
 use crate::lower::two_stage::two_stage_buckets;
 use crate::ops::Operator;
 use crate::ops::approx_top_k::ApproxTopK;
@@ -66,8 +70,9 @@ pub enum Form {
     /// What is not aggregated has XLA's size. Neighbours that are stored side by side are lost as there.
     NativeTight,
     /// A [kernel](crate::kernels) of this crate's, in a custom call: exact, and reads the operand once. Where the
-    /// operand is the products of queries and the rows of a database, searched for the largest, or half norms less such
-    /// products, searched for the least, the scores are searched as they are computed, and not kept.
+    /// operand is the products of queries and the rows of a database, by themselves or times a scale for each row, searched
+    /// for the largest, or half norms less such products, searched for the least, the scores are searched as they are
+    /// computed, and not kept.
     Kernel,
 }
 
@@ -148,6 +153,8 @@ pub struct Capabilities {
     pub keeps_no_scores: &'static [Form],
     /// How many bytes the scores of a batch of queries may take where the user does not say, and the form keeps them.
     pub score_budget: usize,
+    /// How many queries a search answers at once, at most, where the user does not say.
+    pub batch: usize,
     /// What the width of a database is padded to a multiple of where its rows are gathered: of another width, the
     /// compiler would copy the whole of it for every batch, so that a row's elements are stored next to each other.
     pub width_multiple: usize,
@@ -210,8 +217,46 @@ pub(super) enum Plan {
     TwoStage { buckets: usize },
     Blocks,
     Native(ReductionSize),
-    Kernel,
+    Kernel { threads: Option<usize>, reduction: Option<Reduction> },
 }
+
+/// A search by scores of fewer digits, with candidates that are scored anew.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Reduction {
+    /// What the database is rounded to.
+    pub(super) dtype: DType,
+    pub(super) candidates: usize,
+    /// What is proven of each query.
+    pub(super) recall_target: f32,
+}
+
+/// A search that the kernel can do in one, with its scores.
+#[derive(Clone, Copy)]
+pub(super) struct Fusion {
+    /// Of each database.
+    queries: usize,
+    rows: usize,
+    dtype: DType,
+    /// Whether rows have scales: then candidates are not scored anew.
+    scaled: bool,
+    /// What the database is there in, too.
+    reduced: Option<DType>,
+}
+
+impl Fusion {
+    pub(super) fn of(search: &Search) -> Fusion {
+        Fusion {
+            queries: search.queries.dims()[1],
+            rows: search.database.dims()[1],
+            dtype: search.database.dtype(),
+            scaled: search.scales.is_some(),
+            reduced: search.reduced.as_ref().map(|reduced| reduced.rows.dtype()),
+        }
+    }
+}
+
+/// From how many queries on a database is rounded in the program that searches it, which reads it once or twice more.
+const QUERIES_WORTH_ROUNDING: usize = 256;
 
 /// The form of one approximate top-k: the one that was asked for, or the one that the measurements behind the
 /// target's capabilities speak for.
@@ -219,7 +264,7 @@ pub(super) fn choose(
     op: &ApproxTopK,
     operand: &Shape,
     carried: usize,
-    why_not_fused: Option<&'static str>,
+    fusion: std::result::Result<Fusion, &'static str>,
     capabilities: &Capabilities,
     options: &Options,
 ) -> Result<(Plan, Choice)> {
@@ -231,8 +276,9 @@ pub(super) fn choose(
         size: operand.dims()[op.reduction_dimension],
         count: op.output_size(operand)?,
         carrying: carried > 0,
-        why_not_fused,
+        fusion,
         capabilities,
+        options,
     };
     let (form, plan, reason) = match options.approx_top_k {
         Some(form) => {
@@ -240,7 +286,11 @@ pub(super) fn choose(
                 let target = capabilities.target.to_owned();
                 return Err(Error::Unsupported { operator: op.name(), target, reason });
             }
-            (form, planner.plan(form)?, "asked for".to_owned())
+            let reason = match form {
+                Form::Kernel => format!("asked for; {}", planner.kernel_reason()),
+                _ => "asked for".to_owned(),
+            };
+            (form, planner.plan(form)?, reason)
         }
         None => planner.preferred()?.ok_or_else(|| Error::Unsupported {
             operator: op.name(),
@@ -249,8 +299,8 @@ pub(super) fn choose(
         })?,
     };
     let expected_recall = planner.expected_recall(plan)?;
-    let keeps_scores = !capabilities.keeps_no_scores.contains(&form)
-        || form == Form::Kernel && planner.why_not_fused.is_some();
+    let keeps_scores =
+        !capabilities.keeps_no_scores.contains(&form) || form == Form::Kernel && planner.fusion.is_err();
     Ok((plan, Choice { operator, form, reason, expected_recall, keeps_scores }))
 }
 
@@ -263,9 +313,10 @@ struct Planner<'a> {
     /// The number of results.
     count: usize,
     carrying: bool,
-    /// Why the kernel does not compute the operand, too.
-    why_not_fused: Option<&'static str>,
+    /// What the kernel computes of the operand, or why it does not.
+    fusion: std::result::Result<Fusion, &'static str>,
     capabilities: &'a Capabilities,
+    options: &'a Options,
 }
 
 impl Planner<'_> {
@@ -302,7 +353,10 @@ impl Planner<'_> {
                 )?,
             },
             Form::Blocks => Plan::Blocks,
-            Form::Kernel => Plan::Kernel,
+            Form::Kernel => Plan::Kernel {
+                threads: self.options.threads.map(NonZeroUsize::get),
+                reduction: self.reduction(),
+            },
             Form::NativeTight if self.op.aggregate_to_topk => Plan::Native(self.tight()?),
             Form::Native | Form::NativeTight => Plan::Native(self.xlas()?),
         })
@@ -324,7 +378,8 @@ impl Planner<'_> {
         let op = self.op;
         let whole = op.reduction_input_size_override;
         match plan {
-            Plan::Sort | Plan::Blocks | Plan::Kernel => Ok(1.0),
+            Plan::Kernel { reduction: Some(reduction), .. } => Ok(reduction.recall_target.into()),
+            Plan::Sort | Plan::Blocks | Plan::Kernel { .. } => Ok(1.0),
             Plan::TwoStage { buckets } => {
                 let whole = whole.unwrap_or(self.size);
                 let buckets = (buckets as f64 * (whole as f64 / self.size as f64)) as usize;
@@ -339,13 +394,7 @@ impl Planner<'_> {
         let (op, size, capabilities) = (self.op, self.size, self.capabilities);
         let chosen = |form, reason| Ok(Some((form, self.plan(form)?, reason)));
         if self.has(Form::Kernel) {
-            let reason = match self.why_not_fused {
-                None => "searched as the scores are computed, which are not kept; exact".to_owned(),
-                Some(why_not) => {
-                    format!("one read of the operand; exact; not fused with a product: {why_not}")
-                }
-            };
-            return chosen(Form::Kernel, reason);
+            return chosen(Form::Kernel, self.kernel_reason());
         }
         if self.has(Form::Sort) && size <= capabilities.sorted_at_once && op.aggregate_to_topk {
             let reason =
@@ -391,6 +440,33 @@ impl Planner<'_> {
         match capabilities.forms.iter().find(|&&form| self.has(form)) {
             Some(&form) => chosen(form, "the only form that is left".to_owned()),
             None => Ok(None),
+        }
+    }
+
+    /// The precision at which a kernel finds candidates, if below f32.
+    fn reduction(&self) -> Option<Reduction> {
+        let fusion = self.fusion.ok()?;
+        let recall_target = self.op.recall_target;
+        let dtype = match (fusion.reduced, self.options.precision) {
+            _ if fusion.dtype != DType::F32 || fusion.scaled => return None,
+            (Some(reduced), _) => reduced,
+            (None, Precision::Auto) if fusion.queries < QUERIES_WORTH_ROUNDING => return None,
+            (None, precision) => precision.dtype(recall_target)?,
+        };
+        let candidates = candidates(dtype, self.count, fusion.rows);
+        Some(Reduction { dtype, candidates, recall_target })
+    }
+
+    fn kernel_reason(&self) -> String {
+        match (self.fusion, self.reduction()) {
+            (Ok(_), None) => "searched as the scores are computed, which are not kept; exact".to_owned(),
+            (Ok(_), Some(Reduction { dtype, candidates, recall_target })) => format!(
+                "searched as the scores are computed, which are not kept, in {dtype}; {candidates} candidates scored \
+                 anew, for a proven recall of {recall_target}"
+            ),
+            (Err(why_not), _) => {
+                format!("one read of the operand; exact; not fused with a product: {why_not}")
+            }
         }
     }
 

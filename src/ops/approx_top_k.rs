@@ -504,7 +504,7 @@ mod tests {
         for aggregate_to_topk in [true, false] {
             let function = carrying(&shapes, aggregate_to_topk).unwrap();
             for form in [None, Some(Form::Sort), Some(Form::TwoStage)] {
-                let options = Options { approx_top_k: form };
+                let options = Options { approx_top_k: form, ..Default::default() };
                 let lowered = lower(&function, &target::cpu::CAPABILITIES, &options).unwrap();
                 let mut runs =
                     vec![function.eval(&arguments).unwrap(), lowered.function.eval(&arguments).unwrap()];

@@ -204,6 +204,13 @@ impl CustomCall {
     }
 }
 
+impl CustomCall {
+    /// The name that the target knows.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+}
+
 impl Builder {
     /// Calls a function that the target registers under a name.
     ///

@@ -56,6 +56,8 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     keeps_no_scores: &[Form::Kernel],
     // They stay in the processor's cache.
     score_budget: 16 << 20,
+    // Of a kernel, which keeps no scores.
+    batch: 1024,
     width_multiple: 1,
 };
 
@@ -64,6 +66,7 @@ pub const PLAIN_CAPABILITIES: Capabilities = Capabilities {
     forms: &[Form::Sort, Form::TwoStage, Form::Blocks],
     kernel: &[],
     searched: &[DType::F32, DType::F64],
+    batch: 128,
     ..CAPABILITIES
 };
 

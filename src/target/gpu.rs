@@ -72,6 +72,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     // A small part of the memory, and enough for the matrix product to take its time.
     keeps_no_scores: &[],
     score_budget: 1 << 30,
+    batch: 128,
     width_multiple: 1,
 };
 

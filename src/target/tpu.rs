@@ -110,6 +110,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     // A small part of the memory.
     score_budget: 1 << 30,
     // libtpu stores a matrix of another width by columns, which wastes less, and gathers rows of one stored by rows.
+    batch: 128,
     width_multiple: 128,
 };
 

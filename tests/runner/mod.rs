@@ -96,7 +96,9 @@ pub fn in_form_of(
     form: Option<Form>,
     arguments: &[Vec<Array>],
 ) -> Vec<[Vec<Array>; 2]> {
-    let lowered = lower(function, capabilities, &Options { approx_top_k: form }).unwrap().function;
+    let lowered = lower(function, capabilities, &Options { approx_top_k: form, ..Default::default() })
+        .unwrap()
+        .function;
     lowered.check().unwrap_or_else(|problem| panic!("{problem}\n{lowered}"));
     let plain = lowered.equations().iter().all(|equation| equation.operator() != "custom_call");
     let runs = plain || capabilities == common::platform().capabilities;

@@ -1,0 +1,172 @@
+//! Searches whose scores are first computed from a database of fewer digits.
+//!
+//! The best candidates by such scores are scored anew in f32. A bound on the error of the scores proves how many of a
+//! query's results are among its true neighbours; a query of which too few are proven is searched again in f32. So the
+//! recall target holds for every query, whatever the data, and what the data decides is the time.
+
+use crate::graph::{Equation, Function, Tensor};
+use crate::ops::Op;
+use crate::{CustomCall, DType, Result, Shape, VmapMethod, kernels};
+
+/// The precision of the scores by which a search of f32 vectors finds its candidates.
+///
+/// Below [`Exact`](Precision::Exact), the best candidates are scored anew in f32, and the recall target is proven for
+/// each query by a bound on the error; queries for which that fails are searched again exactly.
+///
+/// ```
+/// use xlann::lower::Precision;
+/// assert_eq!(Precision::ALL.map(Precision::name), ["exact", "auto", "bf16", "int8"]);
+/// assert_eq!(Precision::default(), Precision::Exact);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// That of the vectors.
+    #[default]
+    Exact,
+    /// The one that this machine multiplies fastest, where the recall target is below 1 and the target's kernel
+    /// can; else exact.
+    Auto,
+    /// bf16: the vectors rounded to 8 digits.
+    Bf16,
+    /// int8: of each vector, whole numbers up to 127 in size times a scale.
+    Int8,
+}
+
+impl Precision {
+    /// Every precision.
+    pub const ALL: [Precision; 4] = [Precision::Exact, Precision::Auto, Precision::Bf16, Precision::Int8];
+
+    /// The name, as on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Exact => "exact",
+            Precision::Auto => "auto",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+        }
+    }
+
+    /// What this machine's automatic choice is, for a search of this recall target.
+    pub(crate) fn named(self, recall_target: f32) -> Precision {
+        match self {
+            Precision::Auto if recall_target < 1.0 => match kernels::fastest_below_f32() {
+                Some(DType::S8) => Precision::Int8,
+                Some(_) => Precision::Bf16,
+                None => Precision::Exact,
+            },
+            Precision::Auto => Precision::Exact,
+            named => named,
+        }
+    }
+
+    /// The dtype that vectors are rounded to, for a search of this recall target.
+    pub(crate) fn dtype(self, recall_target: f32) -> Option<DType> {
+        match self.named(recall_target) {
+            Precision::Bf16 => Some(DType::BF16),
+            Precision::Int8 => Some(DType::S8),
+            Precision::Exact | Precision::Auto => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How many candidates are scored anew: so many that few queries of common data are searched again.
+pub(super) fn candidates(dtype: DType, k: usize, rows: usize) -> usize {
+    let candidates = if dtype == DType::BF16 { (2 * k).max(k + 10) } else { (4 * k).max(k + 30) };
+    candidates.min(rows)
+}
+
+/// A matrix of f32, `[.., n, d]`, of fewer digits.
+#[derive(Clone)]
+pub(crate) struct Reduced {
+    /// bf16 or s8, `[.., n, d]`.
+    pub(super) rows: Tensor,
+    /// Of s8: what a row is multiplied by, f32 `[.., n]`.
+    pub(super) scales: Option<Tensor>,
+    /// f32 `[.., 2]`: the greatest Euclidean norm of what a row has lost, and of what is left of one.
+    pub(super) errors: Tensor,
+}
+
+impl Reduced {
+    /// The matrix in bf16 or s8.
+    pub(crate) fn of(matrix: &Tensor, dtype: DType) -> Result<Reduced> {
+        let last = matrix.rank() as isize - 1;
+        let greatest = matrix.abs()?.reduce_max(&[last])?;
+        // All is computed of rows whose greatest number is 1, so that squares neither overflow nor vanish.
+        let unit = (&greatest + greatest.equal(0)?.convert(DType::F32)?)?;
+        let column = unit.expand_dims(last)?;
+        let scaled = (matrix / &column)?;
+        let (rows, scales, left) = match dtype {
+            DType::S8 => {
+                let steps = (&scaled * 127.0)?.round_ties_even()?;
+                (steps.convert(DType::S8)?, Some((&unit / 127.0)?), (steps / 127.0)?)
+            }
+            _ => {
+                let rows = matrix.convert(dtype)?;
+                let left = (rows.convert(DType::F32)? / column)?;
+                (rows, None, left)
+            }
+        };
+        let greatest_norm = |x: Tensor| -> Result<Tensor> {
+            let norms = ((&x * &x)?.reduce_sum(&[last])?.sqrt()? * &unit)?;
+            // More than the rounding of the norms, and than what is below the least normal number.
+            ((norms.reduce_max(&[last - 1])? * 1.001)? + f32::MIN_POSITIVE)?.expand_dims(last - 1)
+        };
+        let errors = [greatest_norm((scaled - &left)?)?, greatest_norm(left)?];
+        let errors = Tensor::concatenate(&[&errors[0], &errors[1]], last - 1)?;
+        Ok(Reduced { rows, scales, errors })
+    }
+
+    /// The tensors in the order of [`of`](Reduced::of)'s fields: of parameters, say.
+    pub(crate) fn from_tensors(tensors: &[Tensor]) -> Option<Reduced> {
+        match tensors {
+            [rows, errors] => Some(Reduced { rows: rows.clone(), scales: None, errors: errors.clone() }),
+            [rows, scales, errors] => {
+                Some(Reduced { rows: rows.clone(), scales: Some(scales.clone()), errors: errors.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn tensors(&self) -> Vec<Tensor> {
+        [Some(&self.rows), self.scales.as_ref(), Some(&self.errors)].into_iter().flatten().cloned().collect()
+    }
+
+    /// The names of the tensors, and their shapes for a matrix of this one.
+    pub(crate) fn signature(matrix: &Shape, dtype: DType) -> Vec<(&'static str, Shape)> {
+        let leading = &matrix.dims()[..matrix.rank() - 2];
+        let rows = matrix.dims()[matrix.rank() - 2];
+        let scales = matrix.with_dims([leading, &[rows]].concat());
+        let errors = matrix.with_dims([leading, &[2]].concat());
+        let scales = (dtype == DType::S8).then_some(("scales", scales));
+        [Some(("reduced", matrix.with_dtype(dtype))), scales, Some(("errors", errors))]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// The matrix itself, which a search may take in this form instead.
+    pub(crate) fn instead_of(&self, matrix: &Tensor) -> Result<Tensor> {
+        let operands = [vec![matrix.clone()], self.tensors()].concat();
+        let shapes: Vec<Shape> = operands.iter().map(|operand| operand.shape().clone()).collect();
+        let reference = Function::trace("matrix", &shapes, |x| Ok(x[0].clone()))?;
+        let call = CustomCall::new(REDUCED, [matrix.shape().clone()])
+            .reference(reference)
+            .vmap_method(VmapMethod::BroadcastAll);
+        let matrix = matrix.builder().custom_call(call, &operands.iter().collect::<Vec<_>>())?;
+        Ok(matrix[0].clone())
+    }
+}
+
+/// A custom call that never reaches a target: lowering puts its first operand in its place, or searches the others.
+const REDUCED: &str = "xlann_reduced";
+
+/// Whether an equation gives a matrix that a search may take in a reduced form.
+pub(super) fn is_reducible(equation: &Equation) -> bool {
+    matches!(&equation.op, Op::CustomCall(call) if call.target() == REDUCED)
+}

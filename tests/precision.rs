@@ -1,0 +1,257 @@
+//! Searches by scores of fewer digits, whose recall is proven.
+
+mod nearest;
+mod runner;
+
+use std::num::NonZeroUsize;
+
+use nearest::{best, rows};
+use runner::{random, session};
+use xlann::ann::{Metric, Neighbors, SearchOptions, Searcher, prepared_function, search_function_for};
+use xlann::lower::{self, Form, Precision};
+use xlann::target::{cpu, tpu};
+use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, Tensor, vmap};
+
+const METRICS: [Metric; 2] = [Metric::InnerProduct, Metric::L2];
+
+/// Sums of a few numbers in -1..1: nearly normally distributed.
+fn normal(dims: [usize; 2], seed: u64) -> Vec<f64> {
+    let parts = random(Shape::new(DType::F64, [dims[0] * dims[1], 6]), seed).to_f64();
+    parts.chunks(6).map(|parts| parts.iter().sum()).collect()
+}
+
+fn f32s(dims: [usize; 2], values: &[f64]) -> Array {
+    Array::from_f64(Shape::new(DType::F32, dims), values).unwrap()
+}
+
+/// Databases of 3000 rows of 20, and what is awkward about them for few digits.
+fn databases() -> Vec<(&'static str, Array)> {
+    let dims = [3000, 20];
+    let noise = normal(dims, 1);
+    let of = |value: &dyn Fn(usize, usize) -> f64| {
+        let values: Vec<f64> = (0..dims[0] * dims[1]).map(|i| value(i / dims[1], i % dims[1])).collect();
+        f32s(dims, &values)
+    };
+    let at = |row: usize, column: usize| noise[row * dims[1] + column];
+    vec![
+        ("random", of(&at)),
+        ("random around a point far away", of(&|row, column| 1000.0 + at(row, column))),
+        ("one huge column", of(&|row, column| at(row, column) * if column == 3 { 1e6 } else { 1.0 })),
+        ("of sizes from 1e-4 to 1e4", of(&|row, column| at(row, column) * 10f64.powi(row as i32 % 9 - 4))),
+        ("nearly equal rows side by side", of(&|row, column| at(row / 100, column) + 1e-5 * at(row, column))),
+        ("tiny", of(&|row, column| 1e-30 * at(row, column))),
+        ("zeros, but for some rows", of(&|row, column| if row % 50 == 0 { at(row, column) } else { 0.0 })),
+    ]
+}
+
+/// The share of each query's distances that are no worse than its true k-th, but for the rounding of f32; the least of
+/// all.
+fn least_recall(found: &Neighbors, metric: Metric, queries: &Array, database: &Array) -> f64 {
+    let k = found.indices.shape().dims()[1];
+    let best = best(metric, queries, database, k);
+    let indices = found.indices.to_vec::<i32>().unwrap();
+    let (queries, database) = (rows(queries), rows(database));
+    let recalls = queries.iter().zip(&best).zip(indices.chunks(k)).map(|((query, best), indices)| {
+        let kth = best[k - 1];
+        let size = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>();
+        let hits = indices.iter().filter(|&&index| {
+            let row = &database[index as usize];
+            let rounding = 1e-6 * (size(query) + size(row));
+            let distance = nearest::distance(metric, query, row);
+            if metric == Metric::L2 { distance <= kth + rounding } else { distance >= kth - rounding }
+        });
+        hits.count() as f64 / k as f64
+    });
+    recalls.fold(1.0, f64::min)
+}
+
+/// Requires that distances are those of the vectors as they are, but for the rounding of f32.
+fn check_distances(found: &Neighbors, metric: Metric, queries: &Array, database: &Array, context: &str) {
+    let (queries, database) = (rows(queries), rows(database));
+    let k = found.indices.shape().dims()[1];
+    let indices = found.indices.to_vec::<i32>().unwrap();
+    for (place, (&index, distance)) in indices.iter().zip(found.distances.to_f64()).enumerate() {
+        let (query, row) = (&queries[place / k], &database[index as usize]);
+        let absolute: f64 = query.iter().zip(row).map(|(a, b)| (a * b).abs()).sum();
+        let expected = nearest::distance(metric, query, row);
+        let scale = if metric == Metric::L2 { expected } else { absolute };
+        assert!((distance - expected).abs() <= 1e-6 * scale, "{context}: {distance}, not {expected}");
+    }
+}
+
+#[test]
+fn the_recall_target_holds_for_every_query_of_any_data() {
+    let Some(session) = session() else { return };
+    let queries = f32s([33, 20], &normal([33, 20], 2));
+    for (name, database) in databases() {
+        for metric in METRICS {
+            for precision in [Precision::Auto, Precision::Bf16, Precision::Int8] {
+                for (k, recall_target) in [(10, 0.95), (1, 0.5), (100, 0.8), (10, 1.0)] {
+                    let options = SearchOptions { precision, recall_target, ..SearchOptions::new(k) };
+                    let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
+                    let found = searcher.search(&queries).unwrap();
+                    let recall = least_recall(&found, metric, &queries, &database);
+                    let context = format!("{name}, {metric}, {precision}, k {k}: {recall}");
+                    assert!(recall >= f64::from(recall_target), "{context}");
+                    check_distances(&found, metric, &queries, &database, &context);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn databases_over_devices_are_searched_at_any_precision() {
+    let Ok(session) = cpu::PLATFORM.session_with_devices(3) else { return };
+    let (queries, database) = (f32s([5, 20], &normal([5, 20], 2)), f32s([1000, 20], &normal([1000, 20], 3)));
+    for metric in METRICS {
+        let options = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(10) };
+        let searcher = Searcher::over(&session, 3, database.clone(), metric, options).unwrap();
+        let found = searcher.search(&queries).unwrap();
+        assert!(least_recall(&found, metric, &queries, &database) >= 0.95, "{metric}");
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let Some(session) = session() else { return };
+    let (queries, database) =
+        (f32s([40, 20], &normal([40, 20], 2)), f32s([9000, 20], &normal([9000, 20], 3)));
+    for precision in [Precision::Exact, Precision::Int8] {
+        let found = [None, NonZeroUsize::new(1), NonZeroUsize::new(2)].map(|threads| {
+            let options = SearchOptions { precision, threads, ..SearchOptions::new(10) };
+            let searcher = Searcher::new(session, database.clone(), Metric::L2, options).unwrap();
+            searcher.search(&queries).unwrap()
+        });
+        assert_eq!(found[0], found[1]);
+        assert_eq!(found[0], found[2]);
+    }
+    let threads = NonZeroUsize::new(3);
+    let f = Function::trace("top", &[Shape::new(DType::F32, [2, 50])], |x| {
+        x[0].approx_max_k(5, &ApproxTopKOptions::default())
+    });
+    let options = lower::Options { threads, ..Default::default() };
+    let lowered = lower::lower(&f.unwrap(), &cpu::CAPABILITIES, &options).unwrap();
+    assert!(lowered.function.to_string().contains("threads = 3 : i64"), "{}", lowered.function);
+}
+
+fn search(x: &[Tensor]) -> xlann::Result<(Tensor, Tensor)> {
+    let products = x[0].dot_general(&x[1], (&[1], &[1]), (&[], &[]))?;
+    products.approx_max_k(10, &ApproxTopKOptions::default())
+}
+
+#[test]
+fn programs_round_their_databases_where_they_are_told_to() {
+    let shapes = [Shape::new(DType::F32, [300, 20]), Shape::new(DType::F32, [2000, 20])];
+    let f = Function::trace("search", &shapes, search).unwrap();
+    let reason = |f: &Function, precision| {
+        let options = lower::Options { precision, ..Default::default() };
+        lower::explain(f, &cpu::CAPABILITIES, &options).unwrap()[0].to_string()
+    };
+    assert!(reason(&f, Precision::Exact).contains("exact"));
+    assert!(
+        reason(&f, Precision::Int8).contains("in s8; 40 candidates scored anew, for a proven recall of 0.95")
+    );
+    assert!(reason(&f, Precision::Bf16).contains("in bf16; 20 candidates"));
+    // Few queries are not worth it, and exact is exact.
+    let few = [Shape::new(DType::F32, [8, 20]), shapes[1].clone()];
+    assert!(reason(&Function::trace("search", &few, search).unwrap(), Precision::Auto).contains("exact"));
+    let halves = shapes.clone().map(|shape| shape.with_dtype(DType::BF16));
+    let halves = Function::trace("search", &halves, |x| {
+        search(&[x[0].convert(DType::F32)?, x[1].convert(DType::F32)?])
+    });
+    assert!(reason(&halves.unwrap(), Precision::Int8).contains("exact"));
+    let operands = [f32s([300, 20], &normal([300, 20], 2)), f32s([2000, 20], &normal([2000, 20], 3))];
+    let options = lower::Options { precision: Precision::Int8, ..Default::default() };
+    let (mut executables, mut functions) = (Vec::new(), vec![f.clone()]);
+    functions.push(vmap(&f, [Some(0), None], 0, 2).unwrap());
+    functions.push(vmap(&f, 0, 0, 2).unwrap());
+    let Some(session) = session() else { return };
+    for f in &functions {
+        executables.push(session.compile_with(f, &options).unwrap());
+    }
+    let twice = |x: &Array| {
+        let dims = [&[2], x.shape().dims()].concat();
+        Array::from_f64(x.shape().with_dims(dims), &[x.to_f64(), x.to_f64()].concat()).unwrap()
+    };
+    let [queries, database] = &operands;
+    let arguments =
+        [operands.to_vec(), vec![twice(queries), database.clone()], vec![twice(queries), twice(database)]];
+    for ((executable, choices), arguments) in executables.iter().zip(arguments) {
+        assert!(choices[0].reason.contains("in s8") && choices[0].expected_recall < 1.0, "{}", choices[0]);
+        let results = executable.run_arrays(&arguments).unwrap();
+        let flat = |x: &Array| {
+            Array::from_f64(Shape::new(x.shape().dtype(), [300, 10]), &x.to_f64()[..3000]).unwrap()
+        };
+        let found = Neighbors { distances: flat(&results[0]), indices: flat(&results[1]) };
+        assert!(least_recall(&found, Metric::InnerProduct, queries, database) >= 0.95);
+    }
+}
+
+#[test]
+fn search_functions_take_what_is_prepared_for_them() {
+    let (queries, database) = (f32s([4, 20], &normal([4, 20], 2)), f32s([500, 20], &normal([500, 20], 3)));
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let options = SearchOptions { precision, ..SearchOptions::new(10) };
+        for metric in METRICS {
+            let prepared = prepared_function(metric, database.shape(), &options).unwrap().unwrap();
+            let prepared = prepared.eval(std::slice::from_ref(&database)).unwrap();
+            let search =
+                search_function_for(&cpu::CAPABILITIES, metric, database.shape(), 4, 1, &options).unwrap();
+            let arguments = [vec![queries.clone(), database.clone()], prepared].concat();
+            let results = search.eval(&arguments).unwrap();
+            let found = Neighbors { distances: results[0].clone(), indices: results[1].clone() };
+            assert_eq!(least_recall(&found, metric, &queries, &database), 1.0);
+            // On a target without the kernel, and in other forms, the database is searched as it is.
+            for (target, form) in [(&tpu::CAPABILITIES, None), (&cpu::CAPABILITIES, Some(Form::Sort))] {
+                let options = lower::Options { approx_top_k: form, ..Default::default() };
+                let lowered = lower::lower(&search, target, &options).unwrap().function.to_string();
+                assert!(!lowered.contains("xlann_"), "{lowered}");
+            }
+        }
+    }
+}
+
+#[test]
+fn precisions_that_there_is_no_search_of_are_refused() {
+    let database = Shape::new(DType::F32, [500, 20]);
+    let int8 = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(10) };
+    let ip = Metric::InnerProduct;
+    for (target, metric, database, options, expected) in [
+        (&tpu::CAPABILITIES, ip, database.clone(), int8.clone(), "a target with kernels, not tpu"),
+        (
+            &cpu::CAPABILITIES,
+            Metric::Cosine,
+            database.clone(),
+            int8.clone(),
+            "the metric ip or l2, not cosine",
+        ),
+        (
+            &cpu::CAPABILITIES,
+            ip,
+            database.with_dtype(DType::F64),
+            int8.clone(),
+            "a database that is searched in f32, not f64",
+        ),
+        (
+            &cpu::CAPABILITIES,
+            ip,
+            database.clone(),
+            SearchOptions { form: Some(Form::Blocks), ..int8.clone() },
+            "the form kernel, not blocks",
+        ),
+        (
+            &cpu::CAPABILITIES,
+            ip,
+            database.clone(),
+            SearchOptions { score_budget: Some(1 << 20), ..int8.clone() },
+            "no score budget, not one of 1048576 bytes",
+        ),
+    ] {
+        let refused = search_function_for(target, metric, &database, 4, 1, &options).unwrap_err().to_string();
+        let expected = format!("search: precision must be exact or auto, or {expected}, got int8");
+        assert_eq!(refused, expected);
+        let options = SearchOptions { precision: Precision::Auto, ..options };
+        search_function_for(target, metric, &database, 4, 1, &options).unwrap();
+    }
+}
