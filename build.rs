@@ -1,7 +1,9 @@
 //! Compiles the kernels of `cpp/`, and does nothing else.
 
 fn main() {
-    println!("cargo:rerun-if-changed=cpp");
+    for used in ["cpp/kernels", "cpp/handlers", "cpp/xla_ffi.h"] {
+        println!("cargo:rerun-if-changed={used}");
+    }
     let sources = ["cpp/kernels", "cpp/handlers"].into_iter().flat_map(|folder| {
         let entries = std::fs::read_dir(folder).unwrap_or_else(|problem| panic!("{folder}: {problem}"));
         entries.filter_map(|entry| Some(entry.ok()?.path()))

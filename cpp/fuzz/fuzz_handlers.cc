@@ -5,197 +5,15 @@
 // With -fsanitize=fuzzer -DXLANN_LIBFUZZER it is a target of libFuzzer's; else a program that makes up the bytes:
 // fuzz_handlers [INPUTS [SEED]].
 #include <memory>
-#include <string>
 
 #include "../handlers/handlers.h"
 #include "../tests/support.h"
-
-using namespace xla_ffi;
+#include "claims.h"
 
 namespace {
 
 constexpr int64_t most_bytes = 1 << 18;  // of a buffer
 constexpr int64_t most_work = 1 << 21;   // multiplications of a call
-
-class Bytes {
- public:
-  Bytes(const uint8_t* data, size_t size) : data_(data), left_(size) {}
-
-  int64_t below(int64_t bound) { return byte() % bound; }
-  bool one_of(int64_t count) { return below(count) == count - 1; }  // not where there are no more bytes
-  int64_t raw() {
-    uint64_t value = 0;
-    for (int i = 0; i < 8; ++i) value = value << 8 | byte();
-    return static_cast<int64_t>(value);
-  }
-  int64_t number() {
-    constexpr int64_t awkward[] = {0,         -1,        INT64_MIN, INT64_MAX, INT32_MAX, int64_t{INT32_MAX} + 1,
-                                   int64_t{1} << 32, int64_t{1} << 26, (int64_t{1} << 26) + 1, int64_t{1} << 62,
-                                   int64_t{1} << 59, int64_t{1} << 60, INT32_MIN, 1025, 2};
-    const int64_t which = below(3);
-    return which == 0 ? awkward[below(15)] : which == 1 ? below(20) : raw();
-  }
-  // Mostly a small one.
-  int64_t size() { return one_of(12) ? number() : one_of(8) ? 1 + below(200) * 16 : 1 + below(24); }
-  std::string text() {
-    std::string text;
-    for (int64_t i = below(80); i > 0; --i) text += static_cast<char>(byte());
-    return text;
-  }
-
- private:
-  uint8_t byte() {
-    if (left_ == 0) return 0;
-    --left_;
-    return *data_++;
-  }
-
-  const uint8_t* data_;
-  size_t left_;
-};
-
-// What a call frame says, and whether it holds is for the handlers to find out.
-struct BufferClaim {
-  DataType type;
-  std::vector<int64_t> dims;
-  int32_t kind = buffer_argument;
-  int64_t rank = -1;  // another than that of the dims, below 0
-
-  int64_t claimed_rank() const { return rank < -1 ? rank : static_cast<int64_t>(dims.size()); }
-};
-struct AttributeClaim {
-  std::string name;
-  AttributeType type;
-  DataType scalar;
-  int64_t value;
-  std::string text;
-};
-struct Claim {
-  bool search;
-  std::vector<BufferClaim> arguments, results;
-  std::vector<AttributeClaim> attributes;
-  int64_t argument_count = 0, result_count = 0, attribute_count = 0;
-  Stage stage = Stage::execute;
-  bool old_api = false, no_schedule = false, no_count = false, asks_for_metadata = false;
-  int64_t threads = 4;  // of the pool
-  int mode = 0;         // of the pool: see schedule
-  uint64_t content = 0;
-};
-
-constexpr DataType types[] = {DataType::f32, DataType::bf16, DataType::f16, DataType::s8,  DataType::f64,
-                              DataType::s32, DataType::pred, DataType::s64, DataType::u16, DataType(0),
-                              DataType(-1),  DataType(99)};
-
-AttributeClaim attribute(const char* name, AttributeType type, DataType scalar, int64_t value, std::string text = "") {
-  return {name, type, scalar, value, std::move(text)};
-}
-
-// A call that fits, as long as its sizes do.
-Claim fitting(Bytes& bytes) {
-  Claim claim;
-  claim.search = bytes.one_of(2);
-  std::vector<int64_t> batch;
-  for (int64_t i = bytes.below(3); i > 0; --i) batch.push_back(bytes.one_of(12) ? bytes.number() : 1 + bytes.below(3));
-  const auto dims = [&](std::initializer_list<int64_t> last) {
-    std::vector<int64_t> all = batch;
-    all.insert(all.end(), last);
-    return all;
-  };
-  const int64_t n = bytes.size();
-  const int64_t k = bytes.one_of(20) ? bytes.number() : n > 0 && n < 1 << 16 ? 1 + bytes.below(n < 256 ? n : 255) : 1;
-  if (!claim.search) {
-    constexpr DataType operands[] = {DataType::f32, DataType::bf16, DataType::f16, DataType::f64};
-    const DataType type = operands[bytes.below(4)];
-    claim.arguments = {{type, dims({n})}};
-    claim.results = {{type, dims({k})}, {DataType::s32, dims({k})}};
-    if (bytes.one_of(2)) {
-      claim.attributes.push_back(attribute("least", AttributeType::scalar, DataType::pred, bytes.below(3)));
-    }
-  } else {
-    const int64_t q = bytes.size(), d = bytes.size();
-    const DataType type = types[bytes.below(4)];
-    claim.arguments = {{types[bytes.below(3)], dims({q, d})}, {type, dims({n, d})}};
-    if (type == DataType::s8) claim.arguments.push_back({DataType::f32, dims({n})});
-    if (bytes.one_of(2)) {
-      claim.arguments.push_back({DataType::f32, dims({n})});
-      claim.attributes.push_back(attribute("metric", AttributeType::string, DataType::f32, 0, "l2"));
-    }
-    if (bytes.one_of(2)) {
-      const bool few = k >= 0 && n > k && n < 255;
-      const int64_t candidates = bytes.one_of(8) ? bytes.number() : few ? k + bytes.below(n - k + 1) : n;
-      if (candidates != 0) claim.arguments.push_back({DataType::f32, dims({n, d})});
-      claim.attributes.push_back(attribute("candidates", AttributeType::scalar, DataType::s64, candidates));
-    }
-    claim.results = {{DataType::f32, dims({q, k})}, {DataType::s32, dims({q, k})}};
-  }
-  return claim;
-}
-
-void change(Claim& claim, Bytes& bytes) {
-  auto& list = bytes.one_of(3) ? claim.results : claim.arguments;
-  BufferClaim none{DataType::f32, {}};
-  BufferClaim& buffer = list.empty() ? none : list[size_t(bytes.below(int64_t(list.size())))];
-  switch (bytes.below(12)) {
-    case 0:
-    case 1:
-      if (!buffer.dims.empty()) buffer.dims[size_t(bytes.below(int64_t(buffer.dims.size())))] = bytes.number();
-      break;
-    case 2:
-      if (!buffer.dims.empty() && bytes.one_of(2)) {
-        buffer.dims.pop_back();
-      } else {
-        buffer.dims.insert(buffer.dims.begin(), bytes.one_of(2) ? bytes.number() : 1);
-      }
-      break;
-    case 3:
-      buffer.type = types[bytes.below(12)];
-      break;
-    case 4:
-      buffer.kind = static_cast<int32_t>(bytes.number());
-      break;
-    case 5:
-      buffer.rank = bytes.raw() | INT64_MIN;
-      break;
-    case 6:
-      if (!list.empty() && bytes.one_of(2)) {
-        list.pop_back();
-      } else if (list.size() < 7) {
-        list.push_back(list.empty() ? none : list.back());
-      }
-      break;
-    case 7:
-    case 8: {
-      constexpr const char* names[] = {"threads", "instruction_set", "metric", "candidates", "least", "best", ""};
-      constexpr const char* texts[] = {"automatic",   "portable", "avx2",          "avx512", "avx512_bf16",
-                                       "avx512_vnni", "neon",     "inner_product", "l2",     "cosine", ""};
-      AttributeClaim added = attribute(names[bytes.below(7)], AttributeType(1 + bytes.below(4)), types[bytes.below(12)],
-                                       bytes.number(), texts[bytes.below(11)]);
-      if (bytes.one_of(4)) added.name = bytes.text();
-      if (bytes.one_of(4)) added.text = bytes.text();
-      if (bytes.one_of(2)) {  // likely of the right type
-        added.type = added.name == "instruction_set" || added.name == "metric" ? AttributeType::string
-                                                                               : AttributeType::scalar;
-        added.scalar = added.name == "least" ? DataType::pred : bytes.one_of(2) ? DataType::s32 : DataType::s64;
-      }
-      claim.attributes.insert(bytes.one_of(2) ? claim.attributes.begin() : claim.attributes.end(), added);
-      break;
-    }
-    case 9:
-      // Of arrays that long there are none: such a count must be refused, or means that there is nothing.
-      (bytes.one_of(2) ? claim.result_count : claim.argument_count) = bytes.raw() | int64_t{1} << 40;
-      if (bytes.one_of(3)) claim.attribute_count = bytes.raw() | INT64_MIN;
-      break;
-    case 10:
-      claim.old_api = bytes.one_of(2);
-      claim.no_schedule = bytes.one_of(2);
-      claim.no_count = bytes.one_of(2);
-      break;
-    default:
-      claim.stage = static_cast<Stage>(bytes.below(5));
-      claim.asks_for_metadata = bytes.one_of(4);
-      break;
-  }
-}
 
 // What the handlers take, told another way.
 struct Sizes {
@@ -241,13 +59,34 @@ bool integer(const Claim& claim, const char* name, int64_t& value) {
   return found->scalar == DataType::s32 || found->scalar == DataType::s64;
 }
 
+// A number, likewise.
+bool real(const Claim& claim, const char* name, double& value) {
+  const AttributeClaim* const found = find(claim, name);
+  if (found == nullptr) return true;
+  float narrow;
+  std::memcpy(&narrow, &found->value, sizeof narrow);
+  std::memcpy(&value, &found->value, sizeof value);
+  if (found->scalar == DataType::f32) value = narrow;
+  return found->type == AttributeType::scalar && (found->scalar == DataType::f32 || found->scalar == DataType::f64);
+}
+
+// A truth value, likewise.
+bool truth(const Claim& claim, const char* name, bool& value) {
+  const AttributeClaim* const found = find(claim, name);
+  if (found == nullptr) return true;
+  value = (found->value & 255) != 0;
+  return found->type == AttributeType::scalar && found->scalar == DataType::pred;
+}
+
 // Whether a call has to be taken; then also how many elements a row has to choose from, and what it costs.
 bool fits(const Claim& claim, int64_t& choices, long double& work) {
   if (claim.argument_count != 0 || claim.result_count != 0 || claim.results.size() != 2) return false;
   if (claim.attribute_count >= 0) {
     for (const AttributeClaim& each : claim.attributes) {
       const bool shared = each.name == "threads" || each.name == "instruction_set";
-      const bool own = claim.search ? each.name == "metric" || each.name == "candidates" : each.name == "least";
+      const bool of_search = each.name == "metric" || each.name == "scaled" || each.name == "candidates" ||
+                             each.name == "certified_recall";
+      const bool own = claim.search ? of_search : each.name == "least";
       if (!shared && !own) return false;
     }
   }
@@ -260,8 +99,12 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
     }
     if (!found || set->type != AttributeType::string) return false;
   }
-  const AttributeClaim* const least = find(claim, "least");
-  if (least != nullptr && (least->type != AttributeType::scalar || least->scalar != DataType::pred)) return false;
+  bool least = false, scaled = false;
+  double recall = 0;
+  if (!truth(claim, "least", least) || !truth(claim, "scaled", scaled) || !real(claim, "certified_recall", recall) ||
+      !(recall >= 0 && recall <= 1) || (recall > 0 && candidates == 0)) {
+    return false;
+  }
   Sizes values, indices;
   const int trailing = claim.search ? 2 : 1;
   if (!sizes(claim.results[0], trailing, values) || !sizes(claim.results[1], trailing, indices)) return false;
@@ -289,12 +132,16 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
       !is(database, database.type, batch, n, d)) {
     return false;
   }
-  if (claim.arguments.size() != next + (database.type == DataType::s8) + l2 + (candidates != 0)) return false;
-  for (; next < claim.arguments.size() - (candidates != 0); ++next) {
+  const bool quantised = database.type == DataType::s8;
+  if (claim.arguments.size() != next + (quantised || scaled) + l2 + (candidates != 0) + (recall > 0)) return false;
+  for (const size_t last = next + (quantised || scaled) + l2; next < last; ++next) {
     if (!sizes(claim.arguments[next], 1, operand) || !is(operand, DataType::f32, batch, 1, n)) return false;
   }
-  if (candidates != 0 &&
-      (!sizes(claim.arguments[next], 2, operand) || !is(operand, DataType::f32, batch, n, d))) {
+  if (candidates != 0 && (!sizes(claim.arguments[next], 2, operand) || !is(operand, DataType::f32, batch, n, d) ||
+                          (scaled && !quantised))) {
+    return false;
+  }
+  if (recall > 0 && (!sizes(claim.arguments[next + 1], 1, operand) || !is(operand, DataType::f32, batch, 1, 2))) {
     return false;
   }
   choices = n;

@@ -26,12 +26,12 @@ pub fn found<T>(platform: &str, result: Result<T>) -> Option<T> {
     }
 }
 
-/// Prints that a test is skipped on a platform, and panics where `XLANN_REQUIRE` lists that.
+/// Prints that a test is skipped without a platform, and panics where `XLANN_REQUIRE` lists that.
 pub fn skip(platform: &str, problem: &dyn std::fmt::Display) {
     let required = std::env::var("XLANN_REQUIRE").unwrap_or_default();
     let required = required.split(',').any(|required| required.trim() == platform);
     assert!(!required, "XLANN_REQUIRE asks for {platform}: {problem}");
-    println!("skipped on the {platform}: {problem}");
+    println!("skipped without {platform}: {problem}");
 }
 
 /// The platform that is tested.
