@@ -20,6 +20,9 @@ struct Block {
   int64_t count;
   int64_t dimension;
   int32_t first;  // index of the first row
+  // What a tile routine asks memory for meanwhile: so many bytes for each row.
+  const char* ahead;
+  int64_t ahead_bytes;
 };
 
 // How the multiplications of a routine want the queries.

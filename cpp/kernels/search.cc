@@ -180,6 +180,8 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t
   block.scales = call.scales == nullptr ? nullptr : call.scales + first;
   block.half_norms = call.half_norms == nullptr ? nullptr : call.half_norms + first;
   block.rows = static_cast<const char*>(call.database) + first * call.dimension * bytes_of(call.type);
+  block.ahead = static_cast<const char*>(block.rows);
+  block.ahead_bytes = 0;
   if (plan.search->widened && !plan.streams) {
     plan.base->widen[static_cast<int>(call.type)](block.rows, worker.widened, block.count * call.dimension);
     block.rows = worker.widened;
@@ -279,13 +281,23 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
     auto work = [&](int w) {
       Worker& worker = memory.workers[w];
       reset_lists(plan, worker, 0, queries, call.rows);
-      for (int64_t first; (first = next.fetch_add(plan.block, std::memory_order_relaxed)) < call.rows;) {
-        const Block block = block_at(plan, call, first, plan.block, worker);
+      const auto claim = [&] { return next.fetch_add(plan.block, std::memory_order_relaxed); };
+      for (int64_t first = claim(), then; first < call.rows; first = then) {
+        Block block = block_at(plan, call, first, plan.block, worker);
+        // The block after this one comes from memory while all panels go through this one. At once it would take longer
+        // than one panel, which then waits.
+        then = claim();
+        const int64_t row_bytes = call.dimension * bytes_of(call.type);
+        if (then < call.rows) {
+          block.ahead = static_cast<const char*>(call.database) + then * row_bytes;
+          block.ahead_bytes = (row_bytes + panels - 1) / panels;
+        }
         if (worker.candidates.shared != nullptr) {
           for (int32_t q = 0; q < queries; ++q) share_threshold(worker.candidates, q);
         }
         for (int64_t p = 0; p < panels; ++p) {
           routine(block, panel_at(plan.layout, packed, queries, p), worker.candidates);
+          block.ahead += block.ahead_bytes * plan.block;
         }
       }
     };
