@@ -53,12 +53,14 @@ fn least_recall(found: &Neighbors, metric: Metric, queries: &Array, database: &A
     let (queries, database) = (rows(queries), rows(database));
     let recalls = queries.iter().zip(&best).zip(indices.chunks(k)).map(|((query, best), indices)| {
         let kth = best[k - 1];
-        let size = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>();
+        let norm = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>().sqrt();
         let hits = indices.iter().filter(|&&index| {
             let row = &database[index as usize];
-            let rounding = 1e-6 * (size(query) + size(row));
             let distance = nearest::distance(metric, query, row);
-            if metric == Metric::L2 { distance <= kth + rounding } else { distance >= kth - rounding }
+            match metric {
+                Metric::L2 => distance <= kth + 1e-6 * (norm(query).powi(2) + norm(row).powi(2)),
+                _ => distance >= kth - 1e-6 * norm(query) * norm(row),
+            }
         });
         hits.count() as f64 / k as f64
     });
@@ -98,6 +100,89 @@ fn the_recall_target_holds_for_every_query_of_any_data() {
             }
         }
     }
+}
+
+#[test]
+fn what_rounding_loses_is_known_on_the_device() {
+    let Some(session) = session() else { return };
+    for (name, database) in databases() {
+        for precision in [Precision::Bf16, Precision::Int8] {
+            let options = SearchOptions { precision, ..SearchOptions::new(10) };
+            let prepared =
+                prepared_function(Metric::InnerProduct, database.shape(), &options).unwrap().unwrap();
+            let prepared =
+                session.compile(&prepared).unwrap().run_arrays(std::slice::from_ref(&database)).unwrap();
+            let (numbers, errors) = (rows(&prepared[0]), prepared.last().unwrap().to_f64());
+            let scales =
+                if precision == Precision::Int8 { prepared[1].to_f64() } else { vec![1.0; numbers.len()] };
+            let (mut lost, mut left) = (0f64, 0f64);
+            for ((row, numbers), scale) in rows(&database).iter().zip(&numbers).zip(scales) {
+                let norm =
+                    |of: &dyn Fn(usize) -> f64| (0..row.len()).map(|i| of(i).powi(2)).sum::<f64>().sqrt();
+                lost = lost.max(norm(&|i| row[i] - numbers[i] * scale));
+                left = left.max(norm(&|i| numbers[i] * scale));
+            }
+            let context = format!("{name} in {precision}: {errors:?}, not {lost} and {left}");
+            assert!(lost > 0.0, "{context}");
+            assert!((errors[0] - lost).abs() < 1e-4 * lost + 1e-6 * left, "{context}");
+            assert!((errors[1] - left).abs() < 1e-5 * left, "{context}");
+        }
+    }
+}
+
+#[test]
+fn a_vector_of_the_greatest_numbers_is_found() {
+    let Some(session) = session() else { return };
+    let mut values = normal([3000, 20], 1);
+    values[7 * 20..8 * 20].fill(1e38);
+    let database = f32s([3000, 20], &values);
+    let small: Vec<f64> = normal([300, 20], 2).iter().map(|x| 1e-3 * x).collect();
+    let queries = f32s([300, 20], &small);
+    let shapes = [queries.shape().clone(), database.shape().clone()];
+    let program = Function::trace("search", &shapes, search).unwrap();
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let options = SearchOptions { precision, ..SearchOptions::new(10) };
+        let searcher = Searcher::new(session, database.clone(), Metric::InnerProduct, options).unwrap();
+        let found = searcher.search(&queries).unwrap();
+        let recall = least_recall(&found, Metric::InnerProduct, &queries, &database);
+        assert!(recall >= 0.95, "{precision}: {recall}");
+        let options = lower::Options { precision, ..Default::default() };
+        let (program, _) = session.compile_with(&program, &options).unwrap();
+        let results = program.run_arrays(&[queries.clone(), database.clone()]).unwrap();
+        let found = Neighbors { distances: results[0].clone(), indices: results[1].clone() };
+        let recall = least_recall(&found, Metric::InnerProduct, &queries, &database);
+        assert!(recall >= 0.95, "{precision} in the program: {recall}");
+    }
+}
+
+#[test]
+fn lower_precisions_are_taken_where_they_pay() {
+    let reason = |rows: usize, k: usize, recall_target: f32, precision| {
+        let shapes = [Shape::new(DType::F32, [512, 128]), Shape::new(DType::F32, [rows, 128])];
+        let options = ApproxTopKOptions { recall_target, ..ApproxTopKOptions::default() };
+        let f = Function::trace("search", &shapes, |x| {
+            x[0].dot_general(&x[1], (&[1], &[1]), (&[], &[]))?.approx_max_k(k, &options)
+        });
+        let options = lower::Options { precision, ..Default::default() };
+        lower::explain(&f.unwrap(), &cpu::CAPABILITIES, &options).unwrap()[0].reason.clone()
+    };
+    let exact = "exact, as a lower precision would not pay";
+    // 70 candidates, and 430.
+    assert!(reason(3000, 10, 0.95, Precision::Auto).contains(exact));
+    assert!(reason(10_000, 100, 0.95, Precision::Auto).contains(exact));
+    assert!(reason(100_000, 100, 1.0, Precision::Auto).contains(exact));
+    assert!(reason(10_000, 100, 0.95, Precision::Int8).contains("in int8; 430 candidates"));
+    // All of them.
+    assert!(reason(400, 100, 0.95, Precision::Int8).contains(exact));
+    // However small, as MLIR takes it.
+    let shapes = [Shape::new(DType::F32, [4, 20]), Shape::new(DType::F32, [500, 20])];
+    let options = ApproxTopKOptions { recall_target: 1e-6, ..ApproxTopKOptions::default() };
+    let f = Function::trace("search", &shapes, |x| {
+        x[0].dot_general(&x[1], (&[1], &[1]), (&[], &[]))?.approx_max_k(5, &options)
+    });
+    let options = lower::Options { precision: Precision::Int8, ..Default::default() };
+    let lowered = lower::lower(&f.unwrap(), &cpu::CAPABILITIES, &options).unwrap().function.to_string();
+    assert!(lowered.contains("certified_recall = 0.000001 : f64"), "{lowered}");
 }
 
 #[test]
@@ -150,7 +235,8 @@ fn programs_round_their_databases_where_they_are_told_to() {
     };
     assert!(reason(&f, Precision::Exact).contains("exact"));
     assert!(
-        reason(&f, Precision::Int8).contains("in s8; 70 candidates scored anew, for a proven recall of 0.95")
+        reason(&f, Precision::Int8)
+            .contains("in int8; 70 candidates scored anew, for a proven recall of 0.95")
     );
     assert!(reason(&f, Precision::Bf16).contains("in bf16; 30 candidates"));
     // Few queries are not worth it, and exact is exact.
@@ -178,7 +264,7 @@ fn programs_round_their_databases_where_they_are_told_to() {
     let arguments =
         [operands.to_vec(), vec![twice(queries), database.clone()], vec![twice(queries), twice(database)]];
     for ((executable, choices), arguments) in executables.iter().zip(arguments) {
-        assert!(choices[0].reason.contains("in s8") && choices[0].expected_recall < 1.0, "{}", choices[0]);
+        assert!(choices[0].reason.contains("in int8") && choices[0].expected_recall < 1.0, "{}", choices[0]);
         let results = executable.run_arrays(&arguments).unwrap();
         let flat = |x: &Array| {
             Array::from_f64(Shape::new(x.shape().dtype(), [300, 10]), &x.to_f64()[..3000]).unwrap()
@@ -218,38 +304,32 @@ fn precisions_that_there_is_no_search_of_are_refused() {
     let int8 = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(10) };
     let ip = Metric::InnerProduct;
     for (target, metric, database, options, expected) in [
-        (&tpu::CAPABILITIES, ip, database.clone(), int8.clone(), "a target with kernels, not tpu"),
-        (
-            &cpu::CAPABILITIES,
-            Metric::Cosine,
-            database.clone(),
-            int8.clone(),
-            "the metric ip or l2, not cosine",
-        ),
+        (&tpu::CAPABILITIES, ip, database.clone(), int8.clone(), "tpu has no kernels"),
+        (&cpu::CAPABILITIES, Metric::Cosine, database.clone(), int8.clone(), "the metric is cosine"),
         (
             &cpu::CAPABILITIES,
             ip,
             database.with_dtype(DType::F64),
             int8.clone(),
-            "a database that is searched in f32, not f64",
+            "the database is searched in f64",
         ),
         (
             &cpu::CAPABILITIES,
             ip,
             database.clone(),
             SearchOptions { form: Some(Form::Blocks), ..int8.clone() },
-            "the form kernel, not blocks",
+            "the form is blocks",
         ),
         (
             &cpu::CAPABILITIES,
             ip,
             database.clone(),
             SearchOptions { score_budget: Some(1 << 20), ..int8.clone() },
-            "no score budget, not one of 1048576 bytes",
+            "there is a score budget, of 1048576 bytes",
         ),
     ] {
         let refused = search_function_for(target, metric, &database, 4, 1, &options).unwrap_err().to_string();
-        let expected = format!("search: precision must be exact or auto, or {expected}, got int8");
+        let expected = format!("search: precision must be exact or auto, as {expected}, got int8");
         assert_eq!(refused, expected);
         let options = SearchOptions { precision: Precision::Auto, ..options };
         search_function_for(target, metric, &database, 4, 1, &options).unwrap();

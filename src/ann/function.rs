@@ -95,7 +95,7 @@ pub fn sharded_search_function(
         return Err(Error::argument("search", "database", "of one row at least", database));
     };
     let queries = widened(&queries, stored.dims()[1])?;
-    let reduced = match options.reduced_dtype(metric, database)? {
+    let reduced = match options.reduced_dtype(metric, shard.shape())? {
         None => None,
         Some(dtype) => {
             let parameters = Reduced::signature(shard.shape(), dtype).into_iter();
@@ -182,7 +182,6 @@ pub fn search_function_for(
     devices: usize,
     options: &SearchOptions,
 ) -> Result<Function> {
-    check_options(database, options)?;
     let options = options.resolved(target, metric, database)?;
     let whole = sharded_search_function(metric, database, queries, devices, &options)?;
     if options.score_budget.is_some() {
@@ -197,8 +196,9 @@ pub fn search_function_for(
     }
 }
 
-/// The function of a database that gives what its search takes beside it, in the order of the parameters; if there is
-/// something: at a precision below f32, the database in it, for int8 a scale for each row, and two norms that bound the
+/// The function of a database, or of a replica's share of one, that gives what its search takes beside it, in the order of
+/// the parameters; if there is something. For [`search_function_for`], of options that are
+/// [resolved](SearchOptions::resolved) for the target. At a precision below f32, the database in it, for int8 a scale for each row, and two norms that bound the
 /// errors; then the norms of the metric.
 ///
 /// # Errors

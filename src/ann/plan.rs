@@ -69,22 +69,25 @@ impl Plan {
 /// As [`Searcher::over`](crate::ann::Searcher::over), where the target has no plugin or no such topology, and where
 /// the plugin does not compile the program for another reason than the memory.
 pub fn plan(target: &Target, metric: Metric, database: &Shape, options: &SearchOptions) -> Result<Plan> {
-    let capabilities = target.platform().capabilities;
+    let mut capabilities = target.platform().capabilities;
     let database = database.with_dtype(capabilities.search_dtype(database.dtype()));
     let forms = options.lowering();
     let batch = options.batch.unwrap_or(capabilities.batch);
-    let function = |devices| search_function_for(capabilities, metric, &database, batch, devices, options);
+    let function =
+        |capabilities, devices| search_function_for(capabilities, metric, &database, batch, devices, options);
     let (function, devices, memory_per_device, costs) = if let Some(description) = target.description() {
         let compiler = target.describe()?;
         let devices = compiler.topology().device_count();
-        let function = function(devices)?;
+        let function = function(capabilities, devices)?;
         let costs = compiler.compile(&function, &forms, devices).and_then(|(compiled, _)| costs(&compiled));
         (function, devices, description.device_memory, costs)
     } else {
         let session = target.platform().session_with_devices(1)?;
         let devices = session.client().devices();
         let limit = devices[0].memory_stats().ok().and_then(|stats| stats.bytes_limit?.try_into().ok());
-        let function = function(devices.len())?;
+        // A plugin that cannot call kernels has others than its platform.
+        capabilities = session.platform().capabilities;
+        let function = function(capabilities, devices.len())?;
         let compiled = session.compile_replicas(&function, &forms, devices.len());
         let costs = compiled.and_then(|(executable, _)| costs(executable.compiled()));
         (function, devices.len(), limit, costs)

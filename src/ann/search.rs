@@ -53,9 +53,12 @@ pub struct SearchOptions {
     pub form: Option<Form>,
     /// The precision of the scores by which candidates are found in an f32 database, by inner product or L2, where the
     /// target has [kernels](Form::Kernel). Below [`Exact`](Precision::Exact) the database is kept in bf16 or int8, too,
-    /// which takes half or a quarter of its memory more; distances are those of the f32 vectors. Default: exact.
+    /// which takes half or a quarter of its memory more, and twice its memory while that is made; distances are those of
+    /// the f32 vectors. Default: exact.
     ///
-    /// The recall target is then proven for each query; where that fails, the query is searched again exactly.
+    /// The recall target is then proven for each query; where that fails, the query is searched again exactly, which
+    /// takes longer than an exact search from the start. So it is for all queries where a vector is not finite, or much
+    /// larger than most: the error that is reckoned with is the largest of any vector.
     /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.
     pub precision: Precision,
     /// How many threads the target's kernels take, at most; by default all that XLA has.
@@ -85,61 +88,79 @@ impl SearchOptions {
         }
     }
 
-    /// As they are for a database on a target: with its width and batch, and a precision that is not automatic.
-    pub(super) fn resolved(
-        &self,
-        target: &Capabilities,
-        metric: Metric,
-        database: &Shape,
-    ) -> Result<SearchOptions> {
-        let why_not = match self.form {
-            _ if !target.forms.contains(&Form::Kernel) => {
-                Some(format!("a target with kernels, not {}", target.target))
-            }
-            Some(form) if form != Form::Kernel => Some(format!("the form {}, not {form}", Form::Kernel)),
+    /// As they are taken for a database on a target: with its batch and width, and a precision that is not automatic.
+    ///
+    /// # Errors
+    /// Where a precision is named that the target has no such search of.
+    ///
+    /// ```
+    /// use xlann::ann::{Metric, SearchOptions};
+    /// use xlann::lower::Precision;
+    /// use xlann::target::tpu;
+    /// use xlann::{DType, Shape};
+    ///
+    /// let options = SearchOptions { precision: Precision::Auto, ..SearchOptions::new(10) };
+    /// let database = Shape::new(DType::F32, [1_000_000, 128]);
+    /// let options = options.resolved(&tpu::CAPABILITIES, Metric::L2, &database)?;
+    /// assert_eq!((options.precision, options.batch), (Precision::Exact, Some(128)));
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn resolved(&self, target: &Capabilities, metric: Metric, database: &Shape) -> Result<SearchOptions> {
+        check_options(database, self)?;
+        let why_exact = match self.form {
+            _ if !target.forms.contains(&Form::Kernel) => Some(format!("{} has no kernels", target.target)),
+            Some(form) if form != Form::Kernel => Some(format!("the form is {form}")),
             _ => self.why_exact(metric, database),
         };
-        let precision = match (self.precision, why_not) {
-            (Precision::Exact, _) | (Precision::Auto, Some(_)) => Precision::Exact,
-            (precision, None) => precision.named(self.recall_target),
-            (precision, Some(needed)) => {
-                return Err(SearchOptions { precision, ..self.clone() }.refused_precision(&needed));
+        let precision = match (self.precision, why_exact) {
+            (Precision::Auto, Some(_)) => Precision::Exact,
+            (Precision::Auto, None) => {
+                match self.precision.dtype(
+                    self.recall_target,
+                    self.k,
+                    [database.dims()[0], database.dims()[1]],
+                ) {
+                    Some(DType::S8) => Precision::Int8,
+                    Some(_) => Precision::Bf16,
+                    None => Precision::Exact,
+                }
             }
+            (Precision::Bf16 | Precision::Int8, Some(why)) => return Err(self.refused_precision(&why)),
+            (precision, _) => precision,
         };
         let width_multiple = self.width_multiple.or(Some(target.width_multiple));
         let batch = self.batch.or(Some(target.batch));
         Ok(SearchOptions { precision, width_multiple, batch, ..self.clone() })
     }
 
-    /// What a search at a precision below f32 would need and does not have.
+    /// Why there is no search at a precision below f32, if so.
     fn why_exact(&self, metric: Metric, database: &Shape) -> Option<String> {
         if database.dtype() != DType::F32 {
-            return Some(format!("a database that is searched in f32, not {}", database.dtype()));
+            return Some(format!("the database is searched in {}", database.dtype()));
         }
         if metric == Metric::Cosine {
-            return Some("the metric ip or l2, not cosine".to_owned());
+            return Some("the metric is cosine".to_owned());
         }
-        self.score_budget.map(|budget| format!("no score budget, not one of {budget} bytes"))
+        self.score_budget.map(|budget| format!("there is a score budget, of {budget} bytes"))
     }
 
-    /// What a database is kept in beside f32, for its scores.
+    /// What the rows of a database, or of a share of one, are kept in beside f32, for their scores. An automatic precision
+    /// is for a target to choose, and exact without one.
     ///
     /// # Errors
     /// Where a precision is named that there is no such search of.
-    pub(super) fn reduced_dtype(&self, metric: Metric, database: &Shape) -> Result<Option<DType>> {
-        let precision = match self.precision {
-            // It is for a target to choose.
-            Precision::Auto => Precision::Exact,
-            named => named,
-        };
-        match (precision.dtype(self.recall_target), self.why_exact(metric, database)) {
-            (Some(_), Some(needed)) => Err(self.refused_precision(&needed)),
-            (dtype, _) => Ok(dtype),
+    pub(super) fn reduced_dtype(&self, metric: Metric, rows: &Shape) -> Result<Option<DType>> {
+        if matches!(self.precision, Precision::Exact | Precision::Auto) {
+            return Ok(None);
+        }
+        match self.why_exact(metric, rows) {
+            Some(why) => Err(self.refused_precision(&why)),
+            None => Ok(self.precision.dtype(self.recall_target, self.k, [rows.dims()[0], rows.dims()[1]])),
         }
     }
 
-    fn refused_precision(&self, needed: &str) -> Error {
-        Error::argument("search", "precision", format!("exact or auto, or {needed}"), self.precision)
+    fn refused_precision(&self, why: &str) -> Error {
+        Error::argument("search", "precision", format!("exact or auto, as {why}"), self.precision)
     }
 
     /// Those of the lowering of [`search_function_for`], for [`Session::compile_with`] and the like.
@@ -403,8 +424,8 @@ impl Searcher {
 
     /// The neighbours of each of the queries `[q, d]`.
     ///
-    /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with zeros to a
-    /// power of two, so that few programs are compiled.
+    /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with its first query
+    /// to a power of two, so that few programs are compiled.
     ///
     /// # Errors
     /// Where the queries are no matrix of the database's width; and those of the device.
@@ -438,9 +459,7 @@ impl Searcher {
             let filled = bytes.len() / row;
             let size = self.batch_size(filled);
             let queries = convert(&Array::from_bytes(shape.with_dims([filled, width]), bytes)?, dtype)?;
-            let queries = Array::filled(Shape::new(dtype, [size, width]), |bytes| {
-                bytes[..queries.as_bytes().len()].copy_from_slice(queries.as_bytes());
-            });
+            let queries = filled_up(&queries, size);
             let found = self.search_batch(&*self.batch(size)?, &queries)?;
             for (result, bytes) in [(&found.distances, &mut distances), (&found.indices, &mut indices)] {
                 bytes.extend_from_slice(&result.as_bytes()[..filled * k * result.shape().dtype().size()]);
@@ -495,6 +514,10 @@ impl Searcher {
         let uploaded = bytes(self.sharding.shapes(given));
         let mut made = prepared.map_or(0, |prepared| bytes(prepared.result_shapes()));
         let stored = self.options.stored(self.metric, &self.database);
+        if self.options.reduced_dtype(self.metric, &stored)?.is_some() {
+            // What its rounding takes for a while.
+            made += 2 * bytes(self.sharding.shapes(&stored));
+        }
         if *given != stored {
             made += bytes(self.sharding.shapes(&stored));
         }
@@ -524,6 +547,18 @@ impl std::fmt::Debug for Searcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Searcher by {} of {}", self.metric, self.database_shape())
     }
+}
+
+/// Queries with the first of them behind, so that they are `size`. Zeros would be searched twice at a precision below f32, as
+/// nothing can be proven where all scores are equal.
+fn filled_up(queries: &Array, size: usize) -> Array {
+    let shape = queries.shape();
+    let width = shape.dims()[1] * shape.dtype().size();
+    Array::filled(shape.with_dims([size, shape.dims()[1]]), |bytes| {
+        let (own, rest) = bytes.split_at_mut(queries.as_bytes().len());
+        own.copy_from_slice(queries.as_bytes());
+        rest.chunks_exact_mut(width).for_each(|query| query.copy_from_slice(&queries.as_bytes()[..width]));
+    })
 }
 
 fn convert(array: &Array, dtype: DType) -> Result<Array> {

@@ -253,9 +253,10 @@ impl Search {
         let shape = queries.shape();
         let (count, width) = (shape.dims()[0], shape.dims()[1]);
         let batch = shape.with_dims([self.batch.min(count), width]);
-        // The last one is filled up with zeros: another size would be compiled anew, while the clock runs.
+        // The last one is filled up with other queries: another size would be compiled anew, while the clock runs.
         let fill = |bytes: &[u8]| {
-            Array::from_bytes(batch.clone(), &[bytes, &vec![0; batch.byte_count() - bytes.len()]].concat())
+            let others = &queries.as_bytes()[..batch.byte_count() - bytes.len()];
+            Array::from_bytes(batch.clone(), &[bytes, others].concat())
         };
         let batches: Vec<Array> =
             queries.as_bytes().chunks(batch.byte_count()).map(fill).collect::<xlann::Result<_>>()?;

@@ -75,7 +75,7 @@ pub(super) fn fused_search(
             Some(("metric", metric.to_owned())),
             weights.map(|_| ("scaled", "true".to_owned())),
             reduction.map(|reduction| ("candidates", format!("{} : i64", reduction.candidates))),
-            reduction.map(|reduction| ("certified_recall", format!("{:?} : f64", reduction.recall_target))),
+            reduction.map(|reduction| ("certified_recall", float(reduction.recall_target))),
             threads.map(thread_count),
         ]))
         .reference(reference);
@@ -85,6 +85,12 @@ pub(super) fn fused_search(
 
 fn thread_count(threads: usize) -> (&'static str, String) {
     ("threads", format!("{threads} : i64"))
+}
+
+/// A number as MLIR takes it, with a point and without an exponent.
+fn float(number: f32) -> String {
+    let point = if number.fract() == 0.0 { ".0" } else { "" };
+    format!("{number}{point} : f64")
 }
 
 /// The attributes of a call, in MLIR's text.

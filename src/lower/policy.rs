@@ -69,7 +69,8 @@ pub enum Form {
     /// target ([`tight_reduction_output_size`](crate::ann::recall::tight_reduction_output_size)): about half of XLA's.
     /// What is not aggregated has XLA's size. Neighbours that are stored side by side are lost as there.
     NativeTight,
-    /// A [kernel](crate::kernels) of this crate's, in a custom call: exact, and reads the operand once. Where the
+    /// A [kernel](crate::kernels) of this crate's, in a custom call: exact, but at a lower [`Precision`] that the user
+    /// allows, and reads the operand once. Where the
     /// operand is the products of queries and the rows of a database, by themselves or times a scale for each row, searched
     /// for the largest, or half norms less such products, searched for the least, the scores are searched as they are
     /// computed, and not kept.
@@ -453,7 +454,7 @@ impl Planner<'_> {
             _ if fusion.dtype != DType::F32 || fusion.scaled => return None,
             (Some(reduced), _) => reduced,
             (None, Precision::Auto) if fusion.queries < QUERIES_WORTH_ROUNDING => return None,
-            (None, precision) => precision.dtype(recall_target)?,
+            (None, precision) => precision.dtype(recall_target, self.count, [fusion.rows, fusion.width])?,
         };
         let candidates = candidates(dtype, self.count, fusion.width, fusion.rows);
         Some(Reduction { dtype, candidates, recall_target })
@@ -461,11 +462,22 @@ impl Planner<'_> {
 
     fn kernel_reason(&self) -> String {
         match (self.fusion, self.reduction()) {
-            (Ok(_), None) => "searched as the scores are computed, which are not kept; exact".to_owned(),
-            (Ok(_), Some(Reduction { dtype, candidates, recall_target })) => format!(
-                "searched as the scores are computed, which are not kept, in {dtype}; {candidates} candidates scored \
-                 anew, for a proven recall of {recall_target}"
-            ),
+            (Ok(fusion), None) => {
+                let why = match self.options.precision {
+                    Precision::Exact => "",
+                    _ if fusion.dtype != DType::F32 => ", as the database is not f32",
+                    _ if fusion.scaled => ", as rows have scales",
+                    _ => ", as a lower precision would not pay",
+                };
+                format!("searched as the scores are computed, which are not kept; exact{why}")
+            }
+            (Ok(_), Some(Reduction { dtype, candidates, recall_target })) => {
+                let precision = if dtype == DType::BF16 { Precision::Bf16 } else { Precision::Int8 };
+                format!(
+                    "searched as the scores are computed, which are not kept, in {precision}; {candidates} candidates \
+                     scored anew, for a proven recall of {recall_target}"
+                )
+            }
             (Err(why_not), _) => {
                 format!("one read of the operand; exact; not fused with a product: {why_not}")
             }

@@ -23,8 +23,8 @@ pub enum Precision {
     /// That of the vectors.
     #[default]
     Exact,
-    /// The one that this machine multiplies fastest, where the recall target is below 1 and the target's kernel
-    /// can; else exact.
+    /// The one that this machine multiplies fastest, where the recall target is below 1, the target's kernel can, and
+    /// there are so many rows that it pays; else exact.
     Auto,
     /// bf16: the vectors rounded to 8 digits.
     Bf16,
@@ -46,28 +46,23 @@ impl Precision {
         }
     }
 
-    /// What this machine's automatic choice is, for a search of this recall target.
-    pub(crate) fn named(self, recall_target: f32) -> Precision {
-        match self {
-            Precision::Auto if recall_target < 1.0 => match kernels::fastest_below_f32() {
-                Some(DType::S8) => Precision::Int8,
-                Some(_) => Precision::Bf16,
-                None => Precision::Exact,
-            },
-            Precision::Auto => Precision::Exact,
-            named => named,
-        }
-    }
-
-    /// The dtype that vectors are rounded to, for a search of this recall target.
-    pub(crate) fn dtype(self, recall_target: f32) -> Option<DType> {
-        match self.named(recall_target) {
-            Precision::Bf16 => Some(DType::BF16),
-            Precision::Int8 => Some(DType::S8),
-            Precision::Exact | Precision::Auto => None,
-        }
+    /// The dtype that a database `[rows, width]` is rounded to, for the `k` best; `None` for an exact search.
+    pub(crate) fn dtype(self, recall_target: f32, k: usize, [rows, width]: [usize; 2]) -> Option<DType> {
+        let dtype = match self {
+            Precision::Exact => return None,
+            Precision::Bf16 => DType::BF16,
+            Precision::Int8 => DType::S8,
+            Precision::Auto if recall_target >= 1.0 => return None,
+            Precision::Auto => kernels::fastest_below_f32()?,
+        };
+        let candidates = candidates(dtype, k, width, rows);
+        let most = if self == Precision::Auto { rows / ROWS_FOR_A_CANDIDATE } else { rows - 1 };
+        (candidates <= most).then_some(dtype)
     }
 }
+
+/// How many rows there must be for each candidate, that to find it pays.
+const ROWS_FOR_A_CANDIDATE: usize = 50;
 
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -75,12 +70,14 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// How many candidates are scored anew: so many that few queries are searched again, of a hundred thousand to a million
-/// normally distributed vectors of any width, or of word vectors (cpp/bench/certificates.cc). The wider, the closer lie the
-/// scores, relative to their error.
-pub(super) fn candidates(dtype: DType, k: usize, width: usize, rows: usize) -> usize {
-    let (times, width, more) = if dtype == DType::BF16 { (2, width / 256, 10) } else { (4, width / 128, 30) };
-    k.saturating_mul(times * width.max(1)).saturating_add(more).min(rows)
+/// How many candidates are scored anew, of the `k` best rows: in int8 4 k for each 128 elements of the width, and 30 more; in
+/// bf16 2 k for each 256, and 10 more.
+///
+/// Then few queries are searched again, of a hundred thousand to a million normally distributed vectors of any width, or of
+/// word vectors (cpp/bench/certificates.cc). The wider, the closer lie the scores, relative to their error.
+pub(crate) fn candidates(dtype: DType, k: usize, width: usize, rows: usize) -> usize {
+    let (times, parts, more) = if dtype == DType::BF16 { (2, width / 256, 10) } else { (4, width / 128, 30) };
+    k.saturating_mul(times * parts.max(1)).saturating_add(more).min(rows)
 }
 
 /// A matrix of f32, `[.., n, d]`, of fewer digits.
@@ -96,6 +93,8 @@ pub(crate) struct Reduced {
 
 impl Reduced {
     /// The matrix in bf16 or s8.
+    ///
+    /// The norms are as f32 sums give them: what is proven of them takes their rounding into account.
     pub(crate) fn of(matrix: &Tensor, dtype: DType) -> Result<Reduced> {
         let last = matrix.rank() as isize - 1;
         let greatest = matrix.abs()?.reduce_max(&[last])?;
@@ -109,18 +108,19 @@ impl Reduced {
                 (steps.convert(DType::S8)?, Some((&unit / 127.0)?), (steps / 127.0)?)
             }
             _ => {
-                let rows = matrix.convert(dtype)?;
-                let left = (rows.convert(DType::F32)? / column)?;
-                (rows, None, left)
+                let rounded = rounded_to_bf16(matrix)?;
+                (rounded.convert(dtype)?, None, (rounded / column)?)
             }
         };
         let greatest_norm = |x: Tensor| -> Result<Tensor> {
-            let norms = ((&x * &x)?.reduce_sum(&[last])?.sqrt()? * &unit)?;
-            // More than the rounding of the norms, and than what is below the least normal number.
-            ((norms.reduce_max(&[last - 1])? * 1.001)? + f32::MIN_POSITIVE)?.expand_dims(last - 1)
+            ((&x * &x)?.reduce_sum(&[last])?.sqrt()? * &unit)?.reduce_max(&[last - 1])?.expand_dims(last - 1)
         };
         let errors = [greatest_norm((scaled - &left)?)?, greatest_norm(left)?];
         let errors = Tensor::concatenate(&[&errors[0], &errors[1]], last - 1)?;
+        // A compiler may divide by multiplying with 1 / unit, which of larger ones is flushed to 0.
+        let divisible = unit.less_equal(LARGEST_UNIT)?.reduce_all(&[last - 1])?.expand_dims(last - 1)?;
+        let errors =
+            divisible.broadcast_to(errors.dims())?.select(&errors, errors.full_like(f32::INFINITY)?)?;
         Ok(Reduced { rows, scales, errors })
     }
 
@@ -165,10 +165,22 @@ impl Reduced {
     }
 }
 
+/// 2^120.
+const LARGEST_UNIT: f32 = f32::from_bits(247 << 23);
+
+/// f32 to the nearest bf16, ties to even, as f32. A conversion there and back may be left out by a compiler that keeps more
+/// digits than it has to, and then nothing would seem lost.
+fn rounded_to_bf16(x: &Tensor) -> Result<Tensor> {
+    let bits = x.bitcast_convert(DType::U32)?;
+    let odd = (bits.shift_right_logical(16)? & 1)?;
+    let rounded = ((bits + odd)? + 0x7fff)?;
+    rounded.shift_right_logical(16)?.shift_left(16)?.bitcast_convert(DType::F32)
+}
+
 /// A custom call that never reaches a target: lowering puts its first operand in its place, or searches the others.
 const REDUCED: &str = "xlann_reduced";
 
 /// Whether an equation gives a matrix that a search may take in a reduced form.
 pub(super) fn is_reducible(equation: &Equation) -> bool {
-    matches!(&equation.op, Op::CustomCall(call) if call.target() == REDUCED)
+    matches!(&equation.op, Op::CustomCall(call) if call.target() == REDUCED && !equation.inputs.is_empty())
 }
