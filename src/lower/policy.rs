@@ -241,6 +241,8 @@ pub(super) struct Fusion {
     dtype: DType,
     /// Whether rows have scales: then candidates are not scored anew.
     scaled: bool,
+    /// What is searched.
+    scores: &'static str,
     /// What the database is there in, too.
     reduced: Option<DType>,
 }
@@ -253,6 +255,11 @@ impl Fusion {
             width: search.database.dims()[2],
             dtype: search.database.dtype(),
             scaled: search.scales.is_some(),
+            scores: match search {
+                Search { half_norms: Some(_), .. } => "half distances",
+                Search { scales: Some(_), .. } => "scaled inner products",
+                _ => "inner products",
+            },
             reduced: search.reduced.as_ref().map(|reduced| reduced.rows.dtype()),
         }
     }
@@ -469,13 +476,17 @@ impl Planner<'_> {
                     _ if fusion.scaled => ", as rows have scales",
                     _ => ", as a lower precision would not pay",
                 };
-                format!("searched as the scores are computed, which are not kept; exact{why}")
+                format!(
+                    "{scores} searched as they are computed, not kept; exact{why}",
+                    scores = fusion.scores
+                )
             }
-            (Ok(_), Some(Reduction { dtype, candidates, recall_target })) => {
+            (Ok(fusion), Some(Reduction { dtype, candidates, recall_target })) => {
                 let precision = if dtype == DType::BF16 { Precision::Bf16 } else { Precision::Int8 };
                 format!(
-                    "searched as the scores are computed, which are not kept, in {precision}; {candidates} candidates \
-                     scored anew, for a proven recall of {recall_target}"
+                    "{} searched as they are computed, not kept, in {precision}; {candidates} candidates scored \
+                     anew, for a proven recall of {recall_target}",
+                    fusion.scores
                 )
             }
             (Err(why_not), _) => {
