@@ -1,7 +1,7 @@
 //! The search of a batch of queries as a function.
 
 use crate::ann::metric::{self, Metric};
-use crate::ann::search::{Aggregation, SearchOptions};
+use crate::ann::options::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::graph::{Builder, Function, Tensor};
 use crate::lower::{self, Capabilities, Reduced, best_with};
@@ -50,8 +50,8 @@ pub fn search_function(
 /// ([`Session::compile_replicas`](crate::Session::compile_replicas)).
 ///
 /// Row i of the n rows is replica i mod `devices`' row i / `devices`. Its `database` parameter is its rows,
-/// `[n / devices, d]`, or padded as that of [`search_function`], and its norms are those of these rows. Where n mod `devices` rows are left over at the end,
-/// they are a last parameter, padded likewise, which is the same for all replicas, and all of them are candidates.
+/// `[n / devices, d]`, or padded as that of [`search_function`], and its norms are those of these rows. Where n mod
+/// `devices` rows are left over at the end, they are a last parameter, padded likewise, which is the same for all replicas, and all of them are candidates.
 ///
 /// Each replica searches its rows with the recall planned for all n, of whose neighbours it then has its share. By
 /// [`SearchOptions::aggregation`], the results are then those of [`search_function`], the same for every
@@ -197,9 +197,11 @@ pub fn search_function_for(
 }
 
 /// The function of a database, or of a replica's share of one, that gives what its search takes beside it, in the order of
-/// the parameters; if there is something. For [`search_function_for`], of options that are
-/// [resolved](SearchOptions::resolved) for the target. At a precision below f32, the database in it, for int8 a scale for each row, and two norms that bound the
-/// errors; then the norms of the metric.
+/// the parameters; if there is something.
+///
+/// At a precision below f32 that is the database in it, for int8 a scale for each row, and the greatest norms of what a row
+/// has lost and of what is left of one; then, for L2 and cosine, the norms of the rows. The options are to be
+/// [resolved](SearchOptions::resolved) for the target, as [`search_function_for`] does it.
 ///
 /// # Errors
 /// Where the database is no matrix of 2^31 - 1 rows at most, or a precision is asked for that there is no such search of.

@@ -6,6 +6,7 @@
 
 mod function;
 mod metric;
+mod options;
 mod plan;
 pub mod recall;
 mod search;
@@ -13,6 +14,7 @@ mod sharding;
 
 pub use function::{prepared_function, search_function, search_function_for, sharded_search_function};
 pub use metric::{Metric, cosine, half_norms, inverse_norms, l2, max_inner_product, squared_distances};
+pub use options::{Aggregation, SearchOptions};
 pub use plan::{Plan, plan, smallest_fit};
 pub use recall::recall;
-pub use search::{Aggregation, Neighbors, SearchOptions, Searcher};
+pub use search::{Neighbors, Searcher};

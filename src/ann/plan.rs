@@ -2,7 +2,7 @@
 
 use crate::ann::function::search_function_for;
 use crate::ann::metric::Metric;
-use crate::ann::search::SearchOptions;
+use crate::ann::options::SearchOptions;
 use crate::lower::{self, Choice};
 use crate::pjrt::{Compiled, Signature, Value};
 use crate::target::Target;

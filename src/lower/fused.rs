@@ -69,7 +69,7 @@ impl<'a> Uses<'a> {
         self.equations.get(&var).copied().filter(|_| self.reads.get(&var) == Some(&1))
     }
 
-    /// The operand of the conversion that defines a variable, and its dtype before; else the variable.
+    /// The operand of the conversion that defines a variable; else the variable.
     fn unconverted(&self, var: Var) -> Var {
         match self.equations.get(&var) {
             Some(Equation { op: Op::Convert(_), inputs, .. }) => inputs[0],

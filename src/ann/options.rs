@@ -1,0 +1,205 @@
+//! What a user decides of a search.
+
+use std::num::NonZeroUsize;
+
+use crate::ann::function::check_options;
+use crate::ann::metric::Metric;
+use crate::lower::{self, Capabilities, Form, Precision};
+use crate::{DType, Error, Result, Shape};
+
+/// How a [`Searcher`] searches.
+///
+/// ```
+/// use xlann::ann::SearchOptions;
+///
+/// let options = SearchOptions { recall_target: 0.99, batch: Some(32), ..SearchOptions::new(10) };
+/// assert_eq!((options.k, options.form), (10, None));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchOptions {
+    /// The number of neighbours for each query.
+    pub k: usize,
+    /// The share of the true neighbours that is expected among those found, in (0, 1]. Default: 0.95.
+    ///
+    /// On a TPU this does not hold for more than 128 neighbours (for each device) that are stored side by side: see
+    /// [`Form::Native`].
+    pub recall_target: f32,
+    /// How many queries are answered at once, at most. Default: what suits the target
+    /// ([`Capabilities::batch`](crate::lower::Capabilities::batch)).
+    pub batch: Option<usize>,
+    /// How many bytes the scores of a batch may take: the database is searched in blocks for which they do. The
+    /// rows of a block, of which the device makes a copy, may take as many again. A block has `k` rows at
+    /// least; and true squared distances take the vectors of a batch's neighbours beside it. Default: what suits the
+    /// target ([`Capabilities::score_budget`](crate::lower::Capabilities::score_budget)); a function that is made
+    /// for no target searches the whole at once.
+    pub score_budget: Option<usize>,
+    /// What the width of the database is padded to a multiple of, with zeros, where true squared distances are
+    /// computed, for which rows are gathered. Default: what suits the target
+    /// ([`Capabilities::width_multiple`](crate::lower::Capabilities::width_multiple)); for no target, nothing is padded.
+    pub width_multiple: Option<usize>,
+    /// Whether L2 distances are computed anew, as squared distances, for the neighbours found; else they are
+    /// what was compared, `|database|^2 / 2 - query . database`. Default: true.
+    pub squared_distances: bool,
+    /// Where the neighbours that several devices found are put together. Default: on the devices.
+    pub aggregation: Aggregation,
+    /// The form of the approximate top-k; by default, the target's policy chooses.
+    pub form: Option<Form>,
+    /// The precision of the scores by which candidates are found in an f32 database, by inner product or L2, where the
+    /// target has [kernels](Form::Kernel). Below [`Exact`](Precision::Exact) the database is kept in bf16 or int8, too,
+    /// which takes half or a quarter of its memory more, and twice its memory while that is made; distances are those of
+    /// the f32 vectors. Default: exact.
+    ///
+    /// The recall target is then proven for each query; where that fails, the query is searched again exactly, which
+    /// takes longer than an exact search from the start. So it is for all queries where a vector is not finite, or much
+    /// larger than most: the error that is reckoned with is the largest of any vector.
+    /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.
+    pub precision: Precision,
+    /// How many threads the target's kernels take, at most; by default all that XLA has.
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl SearchOptions {
+    /// The defaults for `k` neighbours.
+    ///
+    /// ```
+    /// use xlann::ann::SearchOptions;
+    /// let options = SearchOptions::new(10);
+    /// assert_eq!((options.k, options.batch, options.recall_target), (10, None, 0.95));
+    /// ```
+    pub fn new(k: usize) -> SearchOptions {
+        SearchOptions {
+            k,
+            recall_target: 0.95,
+            batch: None,
+            score_budget: None,
+            width_multiple: None,
+            squared_distances: true,
+            aggregation: Aggregation::default(),
+            form: None,
+            precision: Precision::default(),
+            threads: None,
+        }
+    }
+
+    /// As they are taken for a database on a target: with its batch and width, and a precision that is not automatic.
+    ///
+    /// # Errors
+    /// Where a precision is named that the target has no such search of.
+    ///
+    /// ```
+    /// use xlann::ann::{Metric, SearchOptions};
+    /// use xlann::lower::Precision;
+    /// use xlann::target::tpu;
+    /// use xlann::{DType, Shape};
+    ///
+    /// let options = SearchOptions { precision: Precision::Auto, ..SearchOptions::new(10) };
+    /// let database = Shape::new(DType::F32, [1_000_000, 128]);
+    /// let options = options.resolved(&tpu::CAPABILITIES, Metric::L2, &database)?;
+    /// assert_eq!((options.precision, options.batch), (Precision::Exact, Some(128)));
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn resolved(&self, target: &Capabilities, metric: Metric, database: &Shape) -> Result<SearchOptions> {
+        check_options(database, self)?;
+        let why_exact = match self.form {
+            _ if !target.forms.contains(&Form::Kernel) => Some(format!("{} has no kernels", target.target)),
+            Some(form) if form != Form::Kernel => Some(format!("the form is {form}")),
+            _ => self.why_exact(metric, database),
+        };
+        let precision = match (self.precision, why_exact) {
+            (Precision::Auto, Some(_)) => Precision::Exact,
+            (Precision::Auto, None) => {
+                match self.precision.dtype(
+                    self.recall_target,
+                    self.k,
+                    [database.dims()[0], database.dims()[1]],
+                ) {
+                    Some(DType::S8) => Precision::Int8,
+                    Some(_) => Precision::Bf16,
+                    None => Precision::Exact,
+                }
+            }
+            (Precision::Bf16 | Precision::Int8, Some(why)) => return Err(self.refused_precision(&why)),
+            (precision, _) => precision,
+        };
+        let width_multiple = self.width_multiple.or(Some(target.width_multiple));
+        let batch = self.batch.or(Some(target.batch));
+        Ok(SearchOptions { precision, width_multiple, batch, ..self.clone() })
+    }
+
+    /// Why there is no search at a precision below f32, if so.
+    fn why_exact(&self, metric: Metric, database: &Shape) -> Option<String> {
+        if database.dtype() != DType::F32 {
+            return Some(format!("the database is searched in {}", database.dtype()));
+        }
+        if metric == Metric::Cosine {
+            return Some("the metric is cosine".to_owned());
+        }
+        self.score_budget.map(|budget| format!("there is a score budget, of {budget} bytes"))
+    }
+
+    /// What the rows of a database, or of a share of one, are kept in beside f32, for their scores. An automatic precision
+    /// is for a target to choose, and exact without one.
+    ///
+    /// # Errors
+    /// Where a precision is named that there is no such search of.
+    pub(super) fn reduced_dtype(&self, metric: Metric, rows: &Shape) -> Result<Option<DType>> {
+        if matches!(self.precision, Precision::Exact | Precision::Auto) {
+            return Ok(None);
+        }
+        match self.why_exact(metric, rows) {
+            Some(why) => Err(self.refused_precision(&why)),
+            None => Ok(self.precision.dtype(self.recall_target, self.k, [rows.dims()[0], rows.dims()[1]])),
+        }
+    }
+
+    fn refused_precision(&self, why: &str) -> Error {
+        Error::argument("search", "precision", format!("exact or auto, as {why}"), self.precision)
+    }
+
+    /// Those of the lowering of [`search_function_for`], for [`Session::compile_with`] and the like.
+    ///
+    /// ```
+    /// use xlann::ann::SearchOptions;
+    /// use xlann::lower::Form;
+    ///
+    /// let options = SearchOptions { form: Some(Form::Kernel), ..SearchOptions::new(10) };
+    /// assert_eq!(options.lowering().approx_top_k, Some(Form::Kernel));
+    /// ```
+    pub fn lowering(&self) -> lower::Options {
+        lower::Options { approx_top_k: self.form, threads: self.threads, ..Default::default() }
+    }
+
+    /// Whether distances are computed anew for the neighbours found.
+    pub(super) fn refines(&self, metric: Metric) -> bool {
+        metric == Metric::L2 && self.squared_distances
+    }
+
+    /// The shape in which a database is searched.
+    pub(super) fn stored(&self, metric: Metric, database: &Shape) -> Shape {
+        let (rows, width) = (database.dims()[0], database.dims()[1]);
+        match self.width_multiple {
+            Some(multiple) if self.refines(metric) => {
+                // What passes the address space is refused as a shape.
+                database.with_dims([rows, width.checked_next_multiple_of(multiple).unwrap_or(usize::MAX)])
+            }
+            _ => database.clone(),
+        }
+    }
+}
+
+/// Where the neighbours that several devices found are put together.
+///
+/// ```
+/// use xlann::ann::{Aggregation, SearchOptions};
+///
+/// let options = SearchOptions { aggregation: Aggregation::Host, ..SearchOptions::new(10) };
+/// assert_ne!(options.aggregation, SearchOptions::new(10).aggregation);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Aggregation {
+    /// On the devices: each gathers what all have found and takes the best of it; the host reads one's results.
+    #[default]
+    Devices,
+    /// On the host, which reads what every device has found. The devices exchange nothing.
+    Host,
+}
