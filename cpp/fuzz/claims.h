@@ -140,7 +140,7 @@ inline void change(Claim& claim, Bytes& bytes) {
   auto& list = bytes.one_of(3) ? claim.results : claim.arguments;
   BufferClaim none{DataType::f32, {}};
   BufferClaim& buffer = list.empty() ? none : list[size_t(bytes.below(int64_t(list.size())))];
-  switch (bytes.below(12)) {
+  switch (bytes.below(13)) {
     case 0:
     case 1:
       if (!buffer.dims.empty()) buffer.dims[size_t(bytes.below(int64_t(buffer.dims.size())))] = bytes.number();
@@ -197,6 +197,10 @@ inline void change(Claim& claim, Bytes& bytes) {
       claim.old_api = bytes.one_of(2);
       claim.no_schedule = bytes.one_of(2);
       claim.no_count = bytes.one_of(2);
+      break;
+    case 11:
+      // Of the same product.
+      if (buffer.dims.size() > 1) std::swap(buffer.dims[0], buffer.dims[1]);
       break;
     default:
       claim.stage = static_cast<Stage>(bytes.below(5));

@@ -32,32 +32,34 @@ struct Operands {
 
 bool read(Frame& frame, bool scaled, bool l2, bool rerank, bool certify, Operands& x) {
   int64_t next = 2;
-  if (!frame.counts(2, 6, 2) || !frame.argument(0, "queries", 2, x.queries) ||
+  // The type of the database says how many operands there are.
+  const int64_t given = frame.frame().arguments.count;
+  if (given >= 2 && given <= 6 && !frame.argument(1, "database", 2, x.database)) return false;
+  scaled |= x.database.type == DataType::s8;
+  if (!frame.counts({"queries", "database", scaled ? "scales" : nullptr, l2 ? "half_norms" : nullptr,
+                     rerank ? "rows" : nullptr, certify ? "errors" : nullptr}, 2) ||
+      !frame.argument(0, "queries", 2, x.queries) ||
       !frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16}) ||
-      !frame.argument(1, "database", 2, x.database) ||
       !frame.has_type("database", x.database, {DataType::f32, DataType::bf16, DataType::f16, DataType::s8})) {
     return false;
   }
-  scaled |= x.database.type == DataType::s8;
-  const int64_t operands = next + scaled + l2 + rerank + certify;
-  if (!frame.counts(operands, operands, 2)) return false;
-  const int64_t batch = x.queries.batch, n = x.database.rows, d = x.queries.columns;
-  if (!frame.has_sizes("database", x.database, batch, n, d)) return false;
+  const int64_t leading = x.queries.rank - 2, n = x.database.rows, d = x.queries.columns;
+  if (!frame.has_sizes("database", x.database, x.queries, leading, {n, d})) return false;
   const auto vector = [&](const char* name, int64_t size, Matrix& matrix) {
     return frame.argument(next++, name, 1, matrix) && frame.has_type(name, matrix, {DataType::f32}) &&
-           frame.has_sizes(name, matrix, batch, 1, size);
+           frame.has_sizes(name, matrix, x.queries, leading, {size});
   };
   if (scaled && !vector("scales", n, x.scales)) return false;
   if (l2 && !vector("half_norms", n, x.half_norms)) return false;
   if (rerank && (!frame.argument(next++, "rows", 2, x.rows) || !frame.has_type("rows", x.rows, {DataType::f32}) ||
-                 !frame.has_sizes("rows", x.rows, batch, n, d))) {
+                 !frame.has_sizes("rows", x.rows, x.queries, leading, {n, d}))) {
     return false;
   }
   if (certify && !vector("errors", 2, x.errors)) return false;
   return frame.result(0, "the values", 2, x.values) && frame.has_type("the values", x.values, {DataType::f32}) &&
          frame.result(1, "the indices", 2, x.indices) && frame.has_type("the indices", x.indices, {DataType::s32}) &&
-         frame.has_sizes("the values", x.values, batch, x.queries.rows, x.values.columns) &&
-         frame.has_sizes("the indices", x.indices, batch, x.queries.rows, x.values.columns);
+         frame.has_sizes("the values", x.values, x.queries, leading + 1, {x.values.columns}) &&
+         frame.has_sizes("the indices", x.indices, x.queries, leading + 1, {x.values.columns});
 }
 
 template <class T>

@@ -16,12 +16,12 @@ bool run(Frame& frame) {
   Matrix operand, values, indices;
   bool least = false;
   Execution execution;
-  if (!frame.counts(1, 1, 2) || !frame.argument(0, "the operand", 1, operand) ||
+  if (!frame.counts({"the operand"}, 2) || !frame.argument(0, "the operand", 1, operand) ||
       !frame.has_type("the operand", operand, {DataType::f32, DataType::bf16, DataType::f16, DataType::f64}) ||
       !frame.result(0, "the values", 1, values) || !frame.has_type("the values", values, {operand.type}) ||
       !frame.result(1, "the indices", 1, indices) || !frame.has_type("the indices", indices, {DataType::s32}) ||
-      !frame.has_sizes("the values", values, operand.batch, 1, values.columns) ||
-      !frame.has_sizes("the indices", indices, operand.batch, 1, values.columns) ||
+      !frame.has_sizes("the values", values, operand, operand.rank - 1, {values.columns}) ||
+      !frame.has_sizes("the indices", indices, operand, operand.rank - 1, {values.columns}) ||
       !frame.attributes({"least", "threads", "instruction_set"}) || !frame.attribute("least", least) ||
       !read_execution(frame, execution)) {
     return false;
