@@ -67,6 +67,36 @@ fn a_batch_of_databases_is_searched() {
 }
 
 #[test]
+fn a_batch_of_small_searches_finds_what_each_finds() {
+    let Some(session) = session() else { return };
+    let (batch, queries, rows, width, k) = (60, 3, 300, 16, 5);
+    let [asked, stored] =
+        [(queries, 1), (rows, 2)].map(|(count, seed)| random(f32s(&[batch, count, width]), seed));
+    let norms = random(f32s(&[batch, rows]), 3);
+    let config = "{metric = \"l2\"}";
+    let operands = [asked, stored, norms];
+    let shapes: Vec<Shape> = operands.iter().map(|operand| operand.shape().clone()).collect();
+    let f = call(FUSED_SEARCH, config, &shapes, &[f32s(&[batch, queries, k]), s32s(&[batch, queries, k])]);
+    let found = session.compile(&f).unwrap().run_arrays(&operands).unwrap();
+    let singles: Vec<Shape> =
+        shapes.iter().map(|shape| Shape::new(shape.dtype(), &shape.dims()[1..])).collect();
+    let f = call(FUSED_SEARCH, config, &singles, &[f32s(&[queries, k]), s32s(&[queries, k])]);
+    let single = session.compile(&f).unwrap();
+    let part = |array: &Array, shape: &Shape, i: usize| {
+        let count = shape.dims().iter().product::<usize>();
+        Array::from_f64(shape.clone(), &array.to_f64()[i * count..(i + 1) * count]).unwrap()
+    };
+    for i in 0..batch {
+        let own: Vec<Array> =
+            operands.iter().zip(&singles).map(|(array, shape)| part(array, shape, i)).collect();
+        let expected = single.run_arrays(&own).unwrap();
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(part(found, expected.shape(), i), expected, "search {i}");
+        }
+    }
+}
+
+#[test]
 fn searches_without_proof_are_made_again() {
     let Some(session) = session() else { return };
     // A common offset leaves nothing of the rows in s8: each of them is stored as the others are.

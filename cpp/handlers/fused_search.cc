@@ -17,6 +17,10 @@
 //
 // With certified_recall, at least that share of each query's results is proven to be among those of a search of `rows`
 // in f32; queries for which it cannot be are searched again so.
+#include <algorithm>
+#include <atomic>
+
+#include "../kernels/parallel.h"
 #include "handlers.h"
 #include "scratch.h"
 #include "thread_pool.h"
@@ -125,18 +129,19 @@ bool run(Frame& frame) {
   }
   ThreadPool pool(frame.frame(), execution.threads);
   const Parallel parallel = pool.parallel();
-  FusedSearch call;
-  call.metric = l2 ? Metric::l2 : Metric::inner_product;
-  call.type = type_of(x.database.type);
-  call.rows = n;
-  call.dimension = d;
-  call.query_type = type_of(x.queries.type);
-  call.query_count = q;
-  call.k = k;
-  call.candidates = candidates;
-  call.certified_recall = certified_recall;
-  call.instruction_set = execution.instruction_set;
-  const auto search = [&](int64_t batch) -> FusedSearch& {
+  FusedSearch common;
+  common.metric = l2 ? Metric::l2 : Metric::inner_product;
+  common.type = type_of(x.database.type);
+  common.rows = n;
+  common.dimension = d;
+  common.query_type = type_of(x.queries.type);
+  common.query_count = q;
+  common.k = k;
+  common.candidates = candidates;
+  common.certified_recall = certified_recall;
+  common.instruction_set = execution.instruction_set;
+  const auto search = [&](int64_t batch) {
+    FusedSearch call = common;
     call.queries = at<char>(x.queries, batch * q * d * size_of(x.queries.type));
     call.database = at<char>(x.database, batch * n * d * size_of(x.database.type));
     call.scales = x.scales.data == nullptr ? nullptr : at<float>(x.scales, batch * n);
@@ -147,9 +152,30 @@ bool run(Frame& frame) {
     call.indices = at<int32_t>(x.indices, batch * q * k);
     return call;
   };
+  // Searches that are worth fewer threads than they are many go side by side, each on one.
+  const double work = static_cast<double>(q) * static_cast<double>(n) * static_cast<double>(d);
+  const int64_t searches = x.queries.batch;
+  const int64_t tasks = std::min(searches, workers_for(parallel, static_cast<double>(searches) * work));
+  if (tasks > workers_for(parallel, work)) {
+    const Parallel alone;
+    const size_t each = fused_search_scratch(search(0), alone);
+    return with_scratch(frame, static_cast<size_t>(tasks) * each, [&](void* scratch, size_t) {
+      std::atomic<int64_t> next{0};
+      std::atomic<Status> status{Status::ok};
+      auto take_some = [&](int task) {
+        char* const own = static_cast<char*>(scratch) + static_cast<size_t>(task) * each;
+        for (int64_t batch; (batch = next.fetch_add(1, std::memory_order_relaxed)) < searches;) {
+          const Status one = fused_search(search(batch), own, each, alone);
+          if (one != Status::ok) status = one;
+        }
+      };
+      for_each_task(parallel, static_cast<int>(tasks), take_some);
+      return status.load();
+    });
+  }
   return with_scratch(frame, fused_search_scratch(search(0), parallel), [&](void* scratch, size_t bytes) {
     Status status = Status::ok;
-    for (int64_t batch = 0; batch < x.queries.batch && status == Status::ok; ++batch) {
+    for (int64_t batch = 0; batch < searches && status == Status::ok; ++batch) {
       status = fused_search(search(batch), scratch, bytes, parallel);
     }
     return status;
