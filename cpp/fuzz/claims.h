@@ -22,7 +22,7 @@ class Bytes {
     return static_cast<int64_t>(value);
   }
   int64_t number() {
-    constexpr int64_t awkward[] = {0,         -1,        INT64_MIN, INT64_MAX, INT32_MAX, int64_t{INT32_MAX} + 1,
+    constexpr int64_t awkward[] = {0,         -1,        INT64_MIN, INT64_MAX, INT32_MAX, INT32_MAX - 1023,
                                    int64_t{1} << 32, int64_t{1} << 26, (int64_t{1} << 26) + 1, int64_t{1} << 62,
                                    int64_t{1} << 59, int64_t{1} << 60, INT32_MIN, 1025, 2};
     const int64_t which = below(3);

@@ -30,7 +30,8 @@ bool sizes(const BufferClaim& buffer, int trailing, Sizes& sizes) {
     elements *= dim > 0 ? static_cast<long double>(dim) : 1;
   }
   if (elements >= 0x1p60L) return false;
-  sizes = {buffer.type};
+  sizes = Sizes{};
+  sizes.type = buffer.type;
   const size_t rank = buffer.dims.size();
   sizes.columns = buffer.dims[rank - 1];
   if (trailing == 2) sizes.rows = buffer.dims[rank - 2];
@@ -118,7 +119,7 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
     work = static_cast<long double>(operand.batch) * static_cast<long double>(choices);
     return (is_float(operand.type) || operand.type == DataType::f64) &&
            is(values, operand.type, operand, 1, k) && is(indices, DataType::s32, operand, 1, k) &&
-           k <= choices && choices <= INT32_MAX;
+           k <= choices && choices <= xlann::most_choices;
   }
   const AttributeClaim* const metric = find(claim, "metric");
   if (metric != nullptr && metric->type != AttributeType::string) return false;
@@ -149,7 +150,7 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
   choices = n;
   work = static_cast<long double>(batch) * static_cast<long double>(q) * static_cast<long double>(n) *
          static_cast<long double>(d);
-  if (!is(values, DataType::f32, queries, q, k) || !is(indices, DataType::s32, queries, q, k) || n > INT32_MAX || k > n ||
+  if (!is(values, DataType::f32, queries, q, k) || !is(indices, DataType::s32, queries, q, k) || n > xlann::most_choices || k > n ||
       (candidates != 0 && (candidates < k || candidates > n))) {
     return false;
   }

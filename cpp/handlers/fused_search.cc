@@ -109,7 +109,10 @@ bool run(Frame& frame) {
   Operands x;
   if (!read(frame, scaled, l2, candidates != 0, certified_recall > 0, x)) return false;
   const int64_t n = x.database.rows, d = x.queries.columns, q = x.queries.rows, k = x.values.columns;
-  if (n > INT32_MAX) return frame.refuse("database must be of less than 2^31 rows, got %lld", static_cast<long long>(n));
+  if (n > most_choices) {
+    return frame.refuse("database must be of at most %lld rows, got %lld", static_cast<long long>(most_choices),
+                        static_cast<long long>(n));
+  }
   if (k > n) {
     return frame.refuse("k must be at most the database's %lld rows, got %lld", static_cast<long long>(n),
                         static_cast<long long>(k));

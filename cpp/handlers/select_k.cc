@@ -27,9 +27,13 @@ bool run(Frame& frame) {
     return false;
   }
   const int64_t k = values.columns;
-  if (k > operand.columns || operand.columns > INT32_MAX) {
-    return frame.refuse("k must be at most the operand's last size, and that less than 2^31, got %lld of %lld",
-                        static_cast<long long>(k), static_cast<long long>(operand.columns));
+  if (operand.columns > most_choices) {
+    return frame.refuse("the operand's last size must be at most %lld, got %lld",
+                        static_cast<long long>(most_choices), static_cast<long long>(operand.columns));
+  }
+  if (k > operand.columns) {
+    return frame.refuse("k must be at most the operand's last size (%lld), got %lld",
+                        static_cast<long long>(operand.columns), static_cast<long long>(k));
   }
   if (operand.batch == 0 || k == 0) return true;
   ThreadPool pool(frame.frame(), execution.threads);

@@ -37,8 +37,8 @@ bool valid(const FusedSearch& call) {
   const bool scaled = call.type == Type::s8 ? call.scales != nullptr
                                             : call.scales == nullptr || call.rerank_rows == nullptr;
   const bool measured = (call.half_norms != nullptr) == (call.metric == Metric::l2);
-  const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 && call.dimension <= INT32_MAX &&
-                     call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
+  const bool sized = call.rows >= 1 && call.rows <= most_choices && call.dimension >= 1 &&
+                     call.dimension <= INT32_MAX && call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
   const bool counted = call.k >= 1 && call.k <= call.rows &&
                        (call.rerank_rows == nullptr || (call.k <= call.candidates && call.candidates <= call.rows));
   const bool asked = call.query_type == Type::f32 || call.query_type == Type::bf16 || call.query_type == Type::f16;
@@ -180,7 +180,7 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t
   block.scales = call.scales == nullptr ? nullptr : call.scales + first;
   block.half_norms = call.half_norms == nullptr ? nullptr : call.half_norms + first;
   block.rows = static_cast<const char*>(call.database) + first * call.dimension * bytes_of(call.type);
-  block.ahead = static_cast<const char*>(block.rows);
+  block.ahead = reinterpret_cast<uintptr_t>(block.rows);
   block.ahead_bytes = 0;
   if (plan.search->widened && !plan.streams) {
     plan.base->widen[static_cast<int>(call.type)](block.rows, worker.widened, block.count * call.dimension);
@@ -295,7 +295,7 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
         then = claim();
         const int64_t row_bytes = call.dimension * bytes_of(call.type);
         if (then < call.rows) {
-          block.ahead = static_cast<const char*>(call.database) + then * row_bytes;
+          block.ahead = reinterpret_cast<uintptr_t>(call.database) + static_cast<uintptr_t>(then * row_bytes);
           block.ahead_bytes = (row_bytes + panels - 1) / panels;
         }
         if (worker.candidates.shared != nullptr) {
@@ -303,7 +303,7 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
         }
         for (int64_t p = 0; p < panels; ++p) {
           routine(block, panel_at(plan.layout, packed, queries, p), worker.candidates);
-          block.ahead += block.ahead_bytes * plan.block;
+          block.ahead += static_cast<uintptr_t>(block.ahead_bytes * plan.block);
         }
       }
     };
