@@ -150,8 +150,8 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
   choices = n;
   work = static_cast<long double>(batch) * static_cast<long double>(q) * static_cast<long double>(n) *
          static_cast<long double>(d);
-  if (!is(values, DataType::f32, queries, q, k) || !is(indices, DataType::s32, queries, q, k) || n > xlann::most_choices || k > n ||
-      (candidates != 0 && (candidates < k || candidates > n))) {
+  if (!is(values, DataType::f32, queries, q, k) || !is(indices, DataType::s32, queries, q, k) ||
+      n > xlann::most_choices || k > n || (candidates != 0 && (candidates < k || candidates > n))) {
     return false;
   }
   return batch == 0 || q == 0 || k == 0 || (d > 0 && d <= INT32_MAX && q <= int64_t{1} << 26);

@@ -79,8 +79,8 @@ enum class Metric {
 //   magnitude, and are taken for 0 where that is below 3.7e-37; sums of products are exact up to a dimension of 1032,
 //   and of 65536 with avx512_vnni until they are made f32. A query that is not finite has scores of NaN.
 // The sum of one score is taken in an order that depends on the instruction set, the path and the dimension, and on
-// nothing else. The path that is chosen depends on these and on how many queries are searched at a time: all, unless the
-// dimension, or k and the number of rows, are so large that the scratch memory has no room for as many.
+// nothing else. The path that is chosen depends on these and on how many queries are searched at a time: all, unless
+// the dimension, or k and the number of rows, are so large that the scratch memory has no room for as many.
 struct FusedSearch {
   Metric metric = Metric::inner_product;
   Type type = Type::f32;              // f32, bf16, f16 or s8
