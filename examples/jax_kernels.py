@@ -25,13 +25,17 @@ def register(path):
 
 
 def fused_search(k, queries, database, *half_norms):
-    """The k nearest rows of the database: values f32[q, k], indices s32[q, k]."""
+    """The k nearest rows [n, d] of the database to queries [..., d]: values f32[..., k], indices s32[..., k]."""
+    leading = queries.shape[:-1]
+    queries = queries.reshape(-1, queries.shape[-1])
     found = (queries.shape[0], k)
     call = jax.ffi.ffi_call(
         "xlann_fused_search",
         (jax.ShapeDtypeStruct(found, jnp.float32), jax.ShapeDtypeStruct(found, jnp.int32)),
+        vmap_method="broadcast_all",
     )
-    return call(queries, database, *half_norms, metric="l2" if half_norms else "inner_product")
+    values, indices = call(queries, database, *half_norms, metric="l2" if half_norms else "inner_product")
+    return values.reshape(leading + (k,)), indices.reshape(leading + (k,))
 
 
 def select_k(k, operand, least):
@@ -40,6 +44,7 @@ def select_k(k, operand, least):
     call = jax.ffi.ffi_call(
         "xlann_select_k",
         (jax.ShapeDtypeStruct(found, operand.dtype), jax.ShapeDtypeStruct(found, jnp.int32)),
+        vmap_method="broadcast_all",
     )
     return call(operand, least=least)
 
@@ -50,6 +55,15 @@ def jax_max(k, queries, database):
 
 def jax_min(k, queries, database, half_norms):
     return jax.lax.approx_min_k(half_norms - queries @ database.T, k)
+
+
+def check(found, expected):
+    values, their_values = np.asarray(found[0]), np.asarray(expected[0])
+    np.testing.assert_allclose(values, their_values, rtol=1e-5, atol=1e-4)
+    k = values.shape[-1]
+    indices, their_indices = np.reshape(found[1], (-1, k)), np.reshape(expected[1], (-1, k))
+    common = sum(len(np.intersect1d(ours, theirs)) for ours, theirs in zip(indices, their_indices))
+    assert common / indices.size > 0.999, common / indices.size
 
 
 def median_seconds(function, arguments, repeat):
@@ -70,30 +84,35 @@ def main(path, rows=100_000, width=128, count=128, k=10):
     half_norms = (database * database).sum(1) / 2
     scores = queries @ database.T
     searches = {
-        "approx_max_k(q @ db.T)": (jax_max, fused_search, (queries, database)),
-        "approx_min_k(norms - q @ db.T)": (jax_min, fused_search, (queries, database, half_norms)),
+        "approx_max_k(q @ db.T)": (
+            functools.partial(jax_max, k),
+            functools.partial(fused_search, k),
+            (queries, database),
+        ),
+        "approx_min_k(norms - q @ db.T)": (
+            functools.partial(jax_min, k),
+            functools.partial(fused_search, k),
+            (queries, database, half_norms),
+        ),
         "approx_max_k(scores)": (
-            jax.lax.approx_max_k,
-            functools.partial(select_k, least=False),
+            functools.partial(jax.lax.approx_max_k, k=k),
+            functools.partial(select_k, k, least=False),
             (scores,),
         ),
         "approx_min_k(scores)": (
-            jax.lax.approx_min_k,
-            functools.partial(select_k, least=True),
+            functools.partial(jax.lax.approx_min_k, k=k),
+            functools.partial(select_k, k, least=True),
             (scores,),
         ),
     }
     for name, (theirs, ours, arguments) in searches.items():
-        if theirs in (jax_max, jax_min):
-            theirs, ours = functools.partial(theirs, k), functools.partial(ours, k)
-        else:
-            theirs, ours = (lambda f: lambda x: f(x, k))(theirs), functools.partial(ours, k)
         theirs, ours = jax.jit(theirs), jax.jit(ours)
         arguments = [jnp.asarray(argument) for argument in arguments]
-        (values, indices), (their_values, their_indices) = ours(*arguments), theirs(*arguments)
-        np.testing.assert_allclose(values, their_values, rtol=1e-5, atol=1e-4)
-        common = sum(len(set(a) & set(b)) for a, b in zip(np.asarray(indices), np.asarray(their_indices)))
-        assert common / indices.size > 0.999, common / indices.size
+        found = ours(*arguments)
+        check(found, theirs(*arguments))
+        # A few queries, or rows of scores, one at a time: all in one call, for which the database is copied for each.
+        each = jax.vmap(ours, in_axes=(0,) + (None,) * (len(arguments) - 1))
+        check(each(arguments[0][:4], *arguments[1:]), [result[:4] for result in found])
         seconds, their_seconds = median_seconds(ours, arguments, 5), median_seconds(theirs, arguments, 3)
         print(
             f"{name}: {seconds * 1e3:.2f} ms, JAX {their_seconds * 1e3:.2f} ms, "

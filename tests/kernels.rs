@@ -67,6 +67,36 @@ fn a_batch_of_databases_is_searched() {
 }
 
 #[test]
+fn a_batch_of_small_searches_finds_what_each_finds() {
+    let Some(session) = session() else { return };
+    let (batch, queries, rows, width, k) = (60, 3, 300, 16, 5);
+    let [asked, stored] =
+        [(queries, 1), (rows, 2)].map(|(count, seed)| random(f32s(&[batch, count, width]), seed));
+    let norms = random(f32s(&[batch, rows]), 3);
+    let config = "{metric = \"l2\"}";
+    let operands = [asked, stored, norms];
+    let shapes: Vec<Shape> = operands.iter().map(|operand| operand.shape().clone()).collect();
+    let f = call(FUSED_SEARCH, config, &shapes, &[f32s(&[batch, queries, k]), s32s(&[batch, queries, k])]);
+    let found = session.compile(&f).unwrap().run_arrays(&operands).unwrap();
+    let singles: Vec<Shape> =
+        shapes.iter().map(|shape| Shape::new(shape.dtype(), &shape.dims()[1..])).collect();
+    let f = call(FUSED_SEARCH, config, &singles, &[f32s(&[queries, k]), s32s(&[queries, k])]);
+    let single = session.compile(&f).unwrap();
+    let part = |array: &Array, shape: &Shape, i: usize| {
+        let count = shape.dims().iter().product::<usize>();
+        Array::from_f64(shape.clone(), &array.to_f64()[i * count..(i + 1) * count]).unwrap()
+    };
+    for i in 0..batch {
+        let own: Vec<Array> =
+            operands.iter().zip(&singles).map(|(array, shape)| part(array, shape, i)).collect();
+        let expected = single.run_arrays(&own).unwrap();
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(part(found, expected.shape(), i), expected, "search {i}");
+        }
+    }
+}
+
+#[test]
 fn searches_without_proof_are_made_again() {
     let Some(session) = session() else { return };
     // A common offset leaves nothing of the rows in s8: each of them is stored as the others are.
@@ -120,11 +150,12 @@ fn calls_that_do_not_fit_are_refused() {
             "the values must be of f32, got f64",
         ),
         (select("", f32s(&[3, 5]), two().0, f32s(&[3, 2])), "the indices must be of s32, got f32"),
+        (select("", f32s(&[3, 5]), f32s(&[4, 2]), two().1), "the values must be f32[3,2], got f32[4,2]"),
+        (select("", f32s(&[3, 5]), two().0, s32s(&[3, 1])), "the indices must be s32[3,2], got s32[3,1]"),
         (
-            select("", f32s(&[3, 5]), f32s(&[4, 2]), two().1),
-            "the values must be 3 times 1 rows of 2, got 4 times",
+            refusal(SELECT_K, "", &[f32s(&[2, 3, 5])], &[f32s(&[3, 2, 1]), s32s(&[2, 3, 1])]),
+            "the values must be f32[2,3,1], got f32[3,2,1]",
         ),
-        (select("", f32s(&[3, 5]), two().0, s32s(&[3, 1])), "the indices must be 3 times 1 rows of 2, got"),
         (
             select("", f32s(&[3, 5]), f32s(&[3, 6]), s32s(&[3, 6])),
             "k must be at most the operand's last size",
@@ -150,7 +181,7 @@ fn calls_that_do_not_fit_are_refused() {
         (refusal(SELECT_K, "", &[f32s(&[3, 5])], &[two().0]), "expected 2 results, got 1"),
         (
             refusal(SELECT_K, "", &[f32s(&[3, 5]), f32s(&[3])], &[two().0, two().1]),
-            "expected 1 operand, got 2",
+            "expected 1 operand (the operand), got 2",
         ),
     ] {
         let Some(problem) = problem else { return };
@@ -165,30 +196,54 @@ fn calls_that_do_not_fit_are_refused() {
         let operands = [&[queries.clone(), database.clone(), database.clone()], errors].concat();
         search(&format!("{{candidates = 3 : i64, certified_recall = {recall}}}"), &operands)
     };
+    // Leading sizes are compared one by one.
+    let leading = |config, operands: &[Shape], values: &[usize]| {
+        refusal(FUSED_SEARCH, config, operands, &[f32s(values), s32s(&[2, 3, 2, 1])])
+    };
+    let leading_queries = f32s(&[2, 3, 2, 4]);
     for (problem, expected) in [
-        (search("", std::slice::from_ref(&queries)), "expected 2 to 6 operands, got 1"),
         (
-            search("", &[queries.clone(), f32s(&[9, 7])]),
-            "database must be 1 times 9 rows of 8, got 1 times 9 of 7",
+            leading("", &[leading_queries.clone(), f32s(&[3, 2, 5, 4])], &[2, 3, 2, 1]),
+            "database must be f32[2,3,5,4], got f32[3,2,5,4]",
         ),
         (
-            search("", &[queries.clone(), f32s(&[2, 9, 8])]),
-            "database must be 1 times 9 rows of 8, got 2 times",
+            leading(
+                "{metric = \"l2\"}",
+                &[leading_queries.clone(), f32s(&[2, 3, 5, 4]), f32s(&[2, 3, 4])],
+                &[2, 3, 2, 1],
+            ),
+            "half_norms must be f32[2,3,5], got f32[2,3,4]",
         ),
-        (search("", &[queries.clone(), s8.clone()]), "expected 3 operands, got 2"),
-        (search("", &[queries.clone(), s8, f32s(&[8])]), "scales must be 1 times 1 rows of 9"),
+        (
+            leading("", &[leading_queries, f32s(&[2, 3, 5, 4])], &[6, 2, 1]),
+            "the values must be f32[2,3,2,1], got f32[6,2,1]",
+        ),
+        (search("", std::slice::from_ref(&queries)), "expected 2 operands (queries, database), got 1"),
+        (search("", &[queries.clone(), f32s(&[9, 7])]), "database must be f32[9,8], got f32[9,7]"),
+        (search("", &[queries.clone(), f32s(&[2, 9, 8])]), "database must be f32[9,8], got f32[2,9,8]"),
+        (
+            search("", &[queries.clone(), s8.clone()]),
+            "expected 3 operands (queries, database, scales), got 2",
+        ),
+        (search("", &[queries.clone(), s8, f32s(&[8])]), "scales must be f32[9], got f32[8]"),
         (search("", &[queries.clone(), f32s(&[1, 8])]), "k must be at most the database's 1 rows, got 2"),
         (search("", &[f32s(&[4, 0]), f32s(&[9, 0])]), "database must be of 1 column or more, got 0"),
         (
             search("{metric = \"cosine\"}", &[queries.clone(), database.clone()]),
             "metric must be inner_product or l2",
         ),
-        (search("{metric = \"l2\"}", &[queries.clone(), database.clone()]), "expected 3 operands, got 2"),
+        (
+            search("{metric = \"l2\"}", &[queries.clone(), database.clone()]),
+            "(queries, database, half_norms), got 2",
+        ),
         (
             search("{metric = \"l2\"}", &[queries.clone(), database.clone(), Shape::new(DType::F64, [9])]),
             "half_norms must be of f32, got f64",
         ),
-        (search("{scaled = true}", &[queries.clone(), database.clone()]), "expected 3 operands, got 2"),
+        (
+            search("{scaled = true}", &[queries.clone(), database.clone()]),
+            "(queries, database, scales), got 2",
+        ),
         (
             search(
                 "{scaled = true, candidates = 5 : i64}",
@@ -209,12 +264,12 @@ fn calls_that_do_not_fit_are_refused() {
         (certified("0x7FC00000 : f32", &[f32s(&[2])]), "certified_recall must be from 0 to 1, got nan"),
         (certified("1 : i64", &[f32s(&[2])]), "the attribute certified_recall must be an f64 or f32"),
         (certified("true", &[f32s(&[2])]), "the attribute certified_recall must be an f64 or f32"),
-        (certified("0.5 : f64", &[]), "expected 4 operands, got 3"),
-        (certified("0.0 : f64", &[f32s(&[2])]), "expected 3 operands, got 4"),
+        (certified("0.5 : f64", &[]), "expected 4 operands (queries, database, rows, errors), got 3"),
+        (certified("0.0 : f64", &[f32s(&[2])]), "expected 3 operands (queries, database, rows), got 4"),
         (certified("0.5 : f64", &[s32s(&[2])]), "errors must be of f32, got s32"),
         (certified("0.5 : f64", &[f32s(&[])]), "errors must be of rank 1 or more, got 0"),
-        (certified("0.5 : f64", &[f32s(&[3])]), "errors must be 1 times 1 rows of 2, got 1 times 1 of 3"),
-        (certified("0.5 : f64", &[f32s(&[4, 2])]), "errors must be 1 times 1 rows of 2, got 4 times"),
+        (certified("0.5 : f64", &[f32s(&[3])]), "errors must be f32[2], got f32[3]"),
+        (certified("0.5 : f64", &[f32s(&[4, 2])]), "errors must be f32[2], got f32[4,2]"),
         (search("", &[Shape::new(DType::S8, [4, 8]), database]), "queries must be of f32, bf16, f16, got s8"),
     ] {
         let Some(problem) = problem else { return };

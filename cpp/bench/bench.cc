@@ -64,6 +64,7 @@ double least_of(const std::function<void()>& work, int times) {
 // Multiply-adds (two operations each) a second, in 1e9.
 double peak_rate(Type type) {
 #if defined(__x86_64__)
+  if (!supported(InstructionSet::avx2)) return NAN;
   float (*work)() = peak_avx2;
   double lanes = 8;
   const auto has = [](InstructionSet set) {
@@ -112,7 +113,7 @@ struct Database {
     }
     if (order == Order::hidden) {
       // Those that the search looks at first (candidates.h) are the worst: every other row passes.
-      const int64_t samples = sample_size(10, rows, 1024) / 24 * 24;
+      const int64_t samples = sample_size(10, rows, 24, 1);
       for (int64_t at = 0; at < samples; at += 24) {
         const auto first = f32.begin() + spread(at, samples, rows, 24) * dimension;
         std::fill(first, first + 24 * dimension, 0.f);
@@ -323,15 +324,20 @@ void selecting(const std::string& what, int64_t rows, int64_t columns, int64_t k
   std::fflush(stdout);
 }
 
-// Both ways through the database for few queries: where they cross, and what is lost by choosing wrongly.
-// The limits alone, in operations and bytes a second.
+// The limits alone, in operations and bytes a second, as JSON; null where one is not known.
 void limits() {
   const std::vector<char> memory(size_t{1} << 30, 1);
-  std::printf("{\"f32\": %g, \"bf16\": %g, \"int8\": %g, \"read\": %g}\n", 1e9 * peak_rate(Type::f32),
-              1e9 * peak_rate(Type::bf16), 1e9 * peak_rate(Type::s8),
-              1e9 * read_rate(memory.data(), static_cast<int64_t>(memory.size())));
+  const auto number = [](double rate) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%g", 1e9 * rate);
+    return std::isnan(rate) ? std::string("null") : std::string(text);
+  };
+  std::printf("{\"f32\": %s, \"bf16\": %s, \"int8\": %s, \"read\": %s}\n", number(peak_rate(Type::f32)).c_str(),
+              number(peak_rate(Type::bf16)).c_str(), number(peak_rate(Type::s8)).c_str(),
+              number(read_rate(memory.data(), static_cast<int64_t>(memory.size()))).c_str());
 }
 
+// Both ways through the database for few queries: where they cross, and what is lost by choosing wrongly.
 void crossover() {
   for (Type type : {Type::f32, Type::bf16, Type::s8}) {
     for (int64_t dimension : {16, 50, 128, 768}) {
@@ -355,25 +361,40 @@ void crossover() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool cross = false;
+  bool cross = false, alone = false;
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     const auto value = [&] { return i + 1 < argc ? argv[++i] : ""; };
-    if (option == "--threads") threads = std::atoi(value());
-    if (option == "--repeat") repeat = std::atoi(value());
-    if (option == "--cpu") cpu_time = true;
-    if (option == "--crossover") cross = true;
-    if (option == "--limits") {
-      limits();
-      return 0;
-    }
-    if (option == "--only") only = value();
-    if (option == "--set") {
+    const auto count = [&] {
+      const int number = std::atoi(value());
+      CHECK(number >= 1, "%s must be 1 or more, got %s", option.c_str(), argv[i]);
+      return number;
+    };
+    if (option == "--threads") {
+      threads = count();
+    } else if (option == "--repeat") {
+      repeat = count();
+    } else if (option == "--cpu") {
+      cpu_time = true;
+    } else if (option == "--crossover") {
+      cross = true;
+    } else if (option == "--limits") {
+      alone = true;
+    } else if (option == "--only") {
+      only = value();
+    } else if (option == "--set") {
       const std::string set = value();
       for (InstructionSet one : all_sets) {
         if (set == name(one)) forced = one;
       }
+      CHECK(set == name(forced) && supported(forced), "this machine has no instruction set %s", set.c_str());
+    } else {
+      CHECK(false, "there is no option %s", option.c_str());
     }
+  }
+  if (alone) {
+    limits();
+    return 0;
   }
   if (cross) {
     crossover();

@@ -22,7 +22,7 @@ class Bytes {
     return static_cast<int64_t>(value);
   }
   int64_t number() {
-    constexpr int64_t awkward[] = {0,         -1,        INT64_MIN, INT64_MAX, INT32_MAX, int64_t{INT32_MAX} + 1,
+    constexpr int64_t awkward[] = {0,         -1,        INT64_MIN, INT64_MAX, INT32_MAX, INT32_MAX - 1023,
                                    int64_t{1} << 32, int64_t{1} << 26, (int64_t{1} << 26) + 1, int64_t{1} << 62,
                                    int64_t{1} << 59, int64_t{1} << 60, INT32_MIN, 1025, 2};
     const int64_t which = below(3);
@@ -140,7 +140,7 @@ inline void change(Claim& claim, Bytes& bytes) {
   auto& list = bytes.one_of(3) ? claim.results : claim.arguments;
   BufferClaim none{DataType::f32, {}};
   BufferClaim& buffer = list.empty() ? none : list[size_t(bytes.below(int64_t(list.size())))];
-  switch (bytes.below(12)) {
+  switch (bytes.below(13)) {
     case 0:
     case 1:
       if (!buffer.dims.empty()) buffer.dims[size_t(bytes.below(int64_t(buffer.dims.size())))] = bytes.number();
@@ -197,6 +197,10 @@ inline void change(Claim& claim, Bytes& bytes) {
       claim.old_api = bytes.one_of(2);
       claim.no_schedule = bytes.one_of(2);
       claim.no_count = bytes.one_of(2);
+      break;
+    case 11:
+      // Of the same product.
+      if (buffer.dims.size() > 1) std::swap(buffer.dims[0], buffer.dims[1]);
       break;
     default:
       claim.stage = static_cast<Stage>(bytes.below(5));

@@ -19,6 +19,7 @@ constexpr int64_t most_work = 1 << 21;   // multiplications of a call
 struct Sizes {
   DataType type;
   int64_t batch = 1, rows = 1, columns = 1;
+  std::vector<int64_t> leading;  // whose product the batch is
 };
 
 bool sizes(const BufferClaim& buffer, int trailing, Sizes& sizes) {
@@ -29,16 +30,18 @@ bool sizes(const BufferClaim& buffer, int trailing, Sizes& sizes) {
     elements *= dim > 0 ? static_cast<long double>(dim) : 1;
   }
   if (elements >= 0x1p60L) return false;
-  sizes = {buffer.type};
+  sizes = Sizes{};
+  sizes.type = buffer.type;
   const size_t rank = buffer.dims.size();
   sizes.columns = buffer.dims[rank - 1];
   if (trailing == 2) sizes.rows = buffer.dims[rank - 2];
-  for (size_t i = 0; i + size_t(trailing) < rank; ++i) sizes.batch *= buffer.dims[i];
+  sizes.leading.assign(buffer.dims.begin(), buffer.dims.end() - trailing);
+  for (int64_t dim : sizes.leading) sizes.batch *= dim;
   return true;
 }
 
-bool is(const Sizes& sizes, DataType type, int64_t batch, int64_t rows, int64_t columns) {
-  return sizes.type == type && sizes.batch == batch && sizes.rows == rows && sizes.columns == columns;
+bool is(const Sizes& sizes, DataType type, const Sizes& other, int64_t rows, int64_t columns) {
+  return sizes.type == type && sizes.leading == other.leading && sizes.rows == rows && sizes.columns == columns;
 }
 
 bool is_float(DataType type) { return type == DataType::f32 || type == DataType::bf16 || type == DataType::f16; }
@@ -115,8 +118,8 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
     choices = operand.columns;
     work = static_cast<long double>(operand.batch) * static_cast<long double>(choices);
     return (is_float(operand.type) || operand.type == DataType::f64) &&
-           is(values, operand.type, operand.batch, 1, k) && is(indices, DataType::s32, operand.batch, 1, k) &&
-           k <= choices && choices <= INT32_MAX;
+           is(values, operand.type, operand, 1, k) && is(indices, DataType::s32, operand, 1, k) &&
+           k <= choices && choices <= xlann::most_choices;
   }
   const AttributeClaim* const metric = find(claim, "metric");
   if (metric != nullptr && metric->type != AttributeType::string) return false;
@@ -129,26 +132,26 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
   const int64_t batch = queries.batch, q = queries.rows, n = database.rows, d = queries.columns;
   size_t next = 2;
   if (!is_float(queries.type) || (!is_float(database.type) && database.type != DataType::s8) ||
-      !is(database, database.type, batch, n, d)) {
+      !is(database, database.type, queries, n, d)) {
     return false;
   }
   const bool quantised = database.type == DataType::s8;
   if (claim.arguments.size() != next + (quantised || scaled) + l2 + (candidates != 0) + (recall > 0)) return false;
   for (const size_t last = next + (quantised || scaled) + l2; next < last; ++next) {
-    if (!sizes(claim.arguments[next], 1, operand) || !is(operand, DataType::f32, batch, 1, n)) return false;
+    if (!sizes(claim.arguments[next], 1, operand) || !is(operand, DataType::f32, queries, 1, n)) return false;
   }
-  if (candidates != 0 && (!sizes(claim.arguments[next], 2, operand) || !is(operand, DataType::f32, batch, n, d) ||
+  if (candidates != 0 && (!sizes(claim.arguments[next], 2, operand) || !is(operand, DataType::f32, queries, n, d) ||
                           (scaled && !quantised))) {
     return false;
   }
-  if (recall > 0 && (!sizes(claim.arguments[next + 1], 1, operand) || !is(operand, DataType::f32, batch, 1, 2))) {
+  if (recall > 0 && (!sizes(claim.arguments[next + 1], 1, operand) || !is(operand, DataType::f32, queries, 1, 2))) {
     return false;
   }
   choices = n;
   work = static_cast<long double>(batch) * static_cast<long double>(q) * static_cast<long double>(n) *
          static_cast<long double>(d);
-  if (!is(values, DataType::f32, batch, q, k) || !is(indices, DataType::s32, batch, q, k) || n > INT32_MAX || k > n ||
-      (candidates != 0 && (candidates < k || candidates > n))) {
+  if (!is(values, DataType::f32, queries, q, k) || !is(indices, DataType::s32, queries, q, k) ||
+      n > xlann::most_choices || k > n || (candidates != 0 && (candidates < k || candidates > n))) {
     return false;
   }
   return batch == 0 || q == 0 || k == 0 || (d > 0 && d <= INT32_MAX && q <= int64_t{1} << 26);

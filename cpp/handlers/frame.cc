@@ -64,30 +64,58 @@ Type type_of(DataType type) {
 bool Frame::refuse(const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  std::vsnprintf(message_, sizeof message_, format, arguments);
+  set_error(ErrorCode::invalid_argument, format, arguments);
   va_end(arguments);
-  code_ = ErrorCode::invalid_argument;
   return false;
 }
 
 bool Frame::fail(ErrorCode code, const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  std::vsnprintf(message_, sizeof message_, format, arguments);
+  set_error(code, format, arguments);
   va_end(arguments);
-  code_ = code;
   return false;
 }
 
-bool Frame::counts(int64_t least_arguments, int64_t most_arguments, int64_t results) {
-  const int64_t arguments = frame_.arguments.count;
-  if (arguments < least_arguments || arguments > most_arguments) {
-    if (least_arguments == most_arguments) {
-      return refuse("expected %lld operand%s, got %lld", static_cast<long long>(least_arguments),
-                    least_arguments == 1 ? "" : "s", static_cast<long long>(arguments));
-    }
-    return refuse("expected %lld to %lld operands, got %lld", static_cast<long long>(least_arguments),
-                  static_cast<long long>(most_arguments), static_cast<long long>(arguments));
+void Frame::set_error(ErrorCode code, const char* format, va_list arguments) {
+  std::vsnprintf(message_, sizeof message_, format, arguments);
+  code_ = code;
+}
+
+namespace {
+
+// Text of limited length, cut where it is longer.
+class Line {
+ public:
+  void add(const char* format, ...) __attribute__((format(printf, 2, 3))) {
+    va_list arguments;
+    va_start(arguments, format);
+    const int written = std::vsnprintf(text_ + size_, sizeof text_ - size_, format, arguments);
+    va_end(arguments);
+    size_ += static_cast<size_t>(written);
+    if (size_ >= sizeof text_) size_ = sizeof text_ - 1;
+  }
+  void add_size(int64_t size, bool first) { add(first ? "%lld" : ",%lld", static_cast<long long>(size)); }
+  const char* text() const { return text_; }
+
+ private:
+  char text_[200] = "";
+  size_t size_ = 0;
+};
+
+}  // namespace
+
+bool Frame::counts(std::initializer_list<const char*> arguments, int64_t results) {
+  int64_t expected = 0;
+  Line names;
+  for (const char* each : arguments) {
+    if (each == nullptr) continue;
+    names.add("%s%s", expected == 0 ? "" : ", ", each);
+    ++expected;
+  }
+  if (frame_.arguments.count != expected) {
+    return refuse("expected %lld operand%s (%s), got %lld", static_cast<long long>(expected), expected == 1 ? "" : "s",
+                  names.text(), static_cast<long long>(frame_.arguments.count));
   }
   if (frame_.results.count != results) {
     return refuse("expected %lld results, got %lld", static_cast<long long>(results),
@@ -122,6 +150,8 @@ bool Frame::buffer(const xla_ffi::Buffers& buffers, int64_t index, const char* n
   matrix = Matrix{};
   matrix.data = buffer.data;
   matrix.type = buffer.type;
+  matrix.dims = buffer.dims;
+  matrix.rank = buffer.rank;
   matrix.columns = buffer.dims[buffer.rank - 1];
   if (trailing == 2) matrix.rows = buffer.dims[buffer.rank - 2];
   for (int64_t i = 0; i < buffer.rank - trailing; ++i) matrix.batch *= buffer.dims[i];
@@ -138,12 +168,18 @@ bool Frame::has_type(const char* what, const Matrix& matrix, std::initializer_li
   return refuse("%s must be of %s, got %s", what, expected, name(matrix.type));
 }
 
-bool Frame::has_sizes(const char* what, const Matrix& matrix, int64_t batch, int64_t rows, int64_t columns) {
-  if (matrix.batch == batch && matrix.rows == rows && matrix.columns == columns) return true;
-  return refuse("%s must be %lld times %lld rows of %lld, got %lld times %lld of %lld", what,
-                static_cast<long long>(batch), static_cast<long long>(rows), static_cast<long long>(columns),
-                static_cast<long long>(matrix.batch), static_cast<long long>(matrix.rows),
-                static_cast<long long>(matrix.columns));
+bool Frame::has_sizes(const char* what, const Matrix& matrix, const Matrix& other, int64_t leading,
+                      std::initializer_list<int64_t> last) {
+  const int64_t rank = leading + static_cast<int64_t>(last.size());
+  const auto wanted = [&](int64_t i) { return i < leading ? other.dims[i] : last.begin()[i - leading]; };
+  bool equal = matrix.rank == rank;
+  for (int64_t i = 0; equal && i < rank; ++i) equal = matrix.dims[i] == wanted(i);
+  if (equal) return true;
+  Line expected, got;
+  for (int64_t i = 0; i < rank; ++i) expected.add_size(wanted(i), i == 0);
+  for (int64_t i = 0; i < matrix.rank; ++i) got.add_size(matrix.dims[i], i == 0);
+  return refuse("%s must be %s[%s], got %s[%s]", what, name(matrix.type), expected.text(), name(matrix.type),
+                got.text());
 }
 
 bool Frame::attributes(std::initializer_list<const char*> names) {

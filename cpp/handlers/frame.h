@@ -1,6 +1,7 @@
 // A call frame of XLA's FFI, read with checks: whatever XLA or a user of it hands over ends in a result or an error.
 #pragma once
 
+#include <cstdarg>
 #include <initializer_list>
 
 #include "../kernels/kernels.h"
@@ -8,10 +9,12 @@
 
 namespace xlann {
 
-// Sizes of leading dimensions, and of the last ones that a handler cares for.
+// A buffer: its sizes, and those that a handler cares for.
 struct Matrix {
   const void* data = nullptr;
   xla_ffi::DataType type{};
+  const int64_t* dims = nullptr;
+  int64_t rank = 0;
   int64_t batch = 1;    // the product of the dimensions before the last two, or before the last of a vector
   int64_t rows = 1;     // the last but one
   int64_t columns = 1;  // the last
@@ -26,14 +29,16 @@ class Frame {
   bool refuse(const char* format, ...) __attribute__((format(printf, 2, 3)));
   bool fail(xla_ffi::ErrorCode code, const char* format, ...) __attribute__((format(printf, 3, 4)));
 
-  bool counts(int64_t least_arguments, int64_t most_arguments, int64_t results);
+  // Requires so many operands, named in the error, and results.
+  bool counts(std::initializer_list<const char*> arguments, int64_t results);
 
   // `trailing` is how many last dimensions are not a batch: 2 for a matrix, 1 for a vector.
   bool argument(int64_t index, const char* name, int trailing, Matrix& matrix);
   bool result(int64_t index, const char* name, int trailing, Matrix& matrix);
   bool has_type(const char* name, const Matrix& matrix, std::initializer_list<xla_ffi::DataType> types);
-  // Requires that a buffer has these sizes.
-  bool has_sizes(const char* name, const Matrix& matrix, int64_t batch, int64_t rows, int64_t columns);
+  // Requires that a buffer has the first `leading` sizes of another, and then these.
+  bool has_sizes(const char* name, const Matrix& matrix, const Matrix& other, int64_t leading,
+                 std::initializer_list<int64_t> last);
 
   // Requires that every attribute is one of these.
   bool attributes(std::initializer_list<const char*> names);
@@ -49,6 +54,7 @@ class Frame {
   const xla_ffi::CallFrame& frame() const { return frame_; }
 
  private:
+  void set_error(xla_ffi::ErrorCode code, const char* format, va_list arguments);
   bool buffer(const xla_ffi::Buffers& buffers, int64_t index, const char* name, int trailing, Matrix& matrix);
   const void* find(const char* name, xla_ffi::AttributeType& type) const;
 

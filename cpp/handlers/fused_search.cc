@@ -17,6 +17,10 @@
 //
 // With certified_recall, at least that share of each query's results is proven to be among those of a search of `rows`
 // in f32; queries for which it cannot be are searched again so.
+#include <algorithm>
+#include <atomic>
+
+#include "../kernels/parallel.h"
 #include "handlers.h"
 #include "scratch.h"
 #include "thread_pool.h"
@@ -32,32 +36,34 @@ struct Operands {
 
 bool read(Frame& frame, bool scaled, bool l2, bool rerank, bool certify, Operands& x) {
   int64_t next = 2;
-  if (!frame.counts(2, 6, 2) || !frame.argument(0, "queries", 2, x.queries) ||
+  // The type of the database says how many operands there are.
+  const int64_t given = frame.frame().arguments.count;
+  if (given >= 2 && given <= 6 && !frame.argument(1, "database", 2, x.database)) return false;
+  scaled |= x.database.type == DataType::s8;
+  if (!frame.counts({"queries", "database", scaled ? "scales" : nullptr, l2 ? "half_norms" : nullptr,
+                     rerank ? "rows" : nullptr, certify ? "errors" : nullptr}, 2) ||
+      !frame.argument(0, "queries", 2, x.queries) ||
       !frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16}) ||
-      !frame.argument(1, "database", 2, x.database) ||
       !frame.has_type("database", x.database, {DataType::f32, DataType::bf16, DataType::f16, DataType::s8})) {
     return false;
   }
-  scaled |= x.database.type == DataType::s8;
-  const int64_t operands = next + scaled + l2 + rerank + certify;
-  if (!frame.counts(operands, operands, 2)) return false;
-  const int64_t batch = x.queries.batch, n = x.database.rows, d = x.queries.columns;
-  if (!frame.has_sizes("database", x.database, batch, n, d)) return false;
+  const int64_t leading = x.queries.rank - 2, n = x.database.rows, d = x.queries.columns;
+  if (!frame.has_sizes("database", x.database, x.queries, leading, {n, d})) return false;
   const auto vector = [&](const char* name, int64_t size, Matrix& matrix) {
     return frame.argument(next++, name, 1, matrix) && frame.has_type(name, matrix, {DataType::f32}) &&
-           frame.has_sizes(name, matrix, batch, 1, size);
+           frame.has_sizes(name, matrix, x.queries, leading, {size});
   };
   if (scaled && !vector("scales", n, x.scales)) return false;
   if (l2 && !vector("half_norms", n, x.half_norms)) return false;
   if (rerank && (!frame.argument(next++, "rows", 2, x.rows) || !frame.has_type("rows", x.rows, {DataType::f32}) ||
-                 !frame.has_sizes("rows", x.rows, batch, n, d))) {
+                 !frame.has_sizes("rows", x.rows, x.queries, leading, {n, d}))) {
     return false;
   }
   if (certify && !vector("errors", 2, x.errors)) return false;
   return frame.result(0, "the values", 2, x.values) && frame.has_type("the values", x.values, {DataType::f32}) &&
          frame.result(1, "the indices", 2, x.indices) && frame.has_type("the indices", x.indices, {DataType::s32}) &&
-         frame.has_sizes("the values", x.values, batch, x.queries.rows, x.values.columns) &&
-         frame.has_sizes("the indices", x.indices, batch, x.queries.rows, x.values.columns);
+         frame.has_sizes("the values", x.values, x.queries, leading + 1, {x.values.columns}) &&
+         frame.has_sizes("the indices", x.indices, x.queries, leading + 1, {x.values.columns});
 }
 
 template <class T>
@@ -103,7 +109,10 @@ bool run(Frame& frame) {
   Operands x;
   if (!read(frame, scaled, l2, candidates != 0, certified_recall > 0, x)) return false;
   const int64_t n = x.database.rows, d = x.queries.columns, q = x.queries.rows, k = x.values.columns;
-  if (n > INT32_MAX) return frame.refuse("database must be of less than 2^31 rows, got %lld", static_cast<long long>(n));
+  if (n > most_choices) {
+    return frame.refuse("database must be of at most %lld rows, got %lld", static_cast<long long>(most_choices),
+                        static_cast<long long>(n));
+  }
   if (k > n) {
     return frame.refuse("k must be at most the database's %lld rows, got %lld", static_cast<long long>(n),
                         static_cast<long long>(k));
@@ -123,18 +132,19 @@ bool run(Frame& frame) {
   }
   ThreadPool pool(frame.frame(), execution.threads);
   const Parallel parallel = pool.parallel();
-  FusedSearch call;
-  call.metric = l2 ? Metric::l2 : Metric::inner_product;
-  call.type = type_of(x.database.type);
-  call.rows = n;
-  call.dimension = d;
-  call.query_type = type_of(x.queries.type);
-  call.query_count = q;
-  call.k = k;
-  call.candidates = candidates;
-  call.certified_recall = certified_recall;
-  call.instruction_set = execution.instruction_set;
-  const auto search = [&](int64_t batch) -> FusedSearch& {
+  FusedSearch common;
+  common.metric = l2 ? Metric::l2 : Metric::inner_product;
+  common.type = type_of(x.database.type);
+  common.rows = n;
+  common.dimension = d;
+  common.query_type = type_of(x.queries.type);
+  common.query_count = q;
+  common.k = k;
+  common.candidates = candidates;
+  common.certified_recall = certified_recall;
+  common.instruction_set = execution.instruction_set;
+  const auto search = [&](int64_t batch) {
+    FusedSearch call = common;
     call.queries = at<char>(x.queries, batch * q * d * size_of(x.queries.type));
     call.database = at<char>(x.database, batch * n * d * size_of(x.database.type));
     call.scales = x.scales.data == nullptr ? nullptr : at<float>(x.scales, batch * n);
@@ -145,9 +155,30 @@ bool run(Frame& frame) {
     call.indices = at<int32_t>(x.indices, batch * q * k);
     return call;
   };
+  // Searches that are worth fewer threads than they are many go side by side, each on one.
+  const double work = static_cast<double>(q) * static_cast<double>(n) * static_cast<double>(d);
+  const int64_t searches = x.queries.batch;
+  const int64_t tasks = std::min(searches, workers_for(parallel, static_cast<double>(searches) * work));
+  if (tasks > workers_for(parallel, work)) {
+    const Parallel alone;
+    const size_t each = fused_search_scratch(search(0), alone);
+    return with_scratch(frame, static_cast<size_t>(tasks) * each, [&](void* scratch, size_t) {
+      std::atomic<int64_t> next{0};
+      std::atomic<Status> status{Status::ok};
+      auto take_some = [&](int task) {
+        char* const own = static_cast<char*>(scratch) + static_cast<size_t>(task) * each;
+        for (int64_t batch; (batch = next.fetch_add(1, std::memory_order_relaxed)) < searches;) {
+          const Status one = fused_search(search(batch), own, each, alone);
+          if (one != Status::ok) status = one;
+        }
+      };
+      for_each_task(parallel, static_cast<int>(tasks), take_some);
+      return status.load();
+    });
+  }
   return with_scratch(frame, fused_search_scratch(search(0), parallel), [&](void* scratch, size_t bytes) {
     Status status = Status::ok;
-    for (int64_t batch = 0; batch < x.queries.batch && status == Status::ok; ++batch) {
+    for (int64_t batch = 0; batch < searches && status == Status::ok; ++batch) {
       status = fused_search(search(batch), scratch, bytes, parallel);
     }
     return status;

@@ -16,20 +16,24 @@ bool run(Frame& frame) {
   Matrix operand, values, indices;
   bool least = false;
   Execution execution;
-  if (!frame.counts(1, 1, 2) || !frame.argument(0, "the operand", 1, operand) ||
+  if (!frame.counts({"the operand"}, 2) || !frame.argument(0, "the operand", 1, operand) ||
       !frame.has_type("the operand", operand, {DataType::f32, DataType::bf16, DataType::f16, DataType::f64}) ||
       !frame.result(0, "the values", 1, values) || !frame.has_type("the values", values, {operand.type}) ||
       !frame.result(1, "the indices", 1, indices) || !frame.has_type("the indices", indices, {DataType::s32}) ||
-      !frame.has_sizes("the values", values, operand.batch, 1, values.columns) ||
-      !frame.has_sizes("the indices", indices, operand.batch, 1, values.columns) ||
+      !frame.has_sizes("the values", values, operand, operand.rank - 1, {values.columns}) ||
+      !frame.has_sizes("the indices", indices, operand, operand.rank - 1, {values.columns}) ||
       !frame.attributes({"least", "threads", "instruction_set"}) || !frame.attribute("least", least) ||
       !read_execution(frame, execution)) {
     return false;
   }
   const int64_t k = values.columns;
-  if (k > operand.columns || operand.columns > INT32_MAX) {
-    return frame.refuse("k must be at most the operand's last size, and that less than 2^31, got %lld of %lld",
-                        static_cast<long long>(k), static_cast<long long>(operand.columns));
+  if (operand.columns > most_choices) {
+    return frame.refuse("the operand's last size must be at most %lld, got %lld",
+                        static_cast<long long>(most_choices), static_cast<long long>(operand.columns));
+  }
+  if (k > operand.columns) {
+    return frame.refuse("k must be at most the operand's last size (%lld), got %lld",
+                        static_cast<long long>(operand.columns), static_cast<long long>(k));
   }
   if (operand.batch == 0 || k == 0) return true;
   ThreadPool pool(frame.frame(), execution.threads);

@@ -50,10 +50,16 @@ static inline void reset(List<Key>& list, int64_t k, int64_t count, Key* keys, i
   list.last = 0;
 }
 
-// The size of a sample that a threshold is taken from; none where that would be much beside the whole.
-static inline int64_t sample_size(int64_t k, int64_t length, int64_t least) {
-  const int64_t size = at_least(least, (4 * k + 15) / 16 * 16);
-  return 32 * size <= length ? size : 0;
+// The size of a sample that a threshold is taken from, in runs of neighbours. About k * length / size of the whole
+// exceed its kth best, and of a whole in order up to run * length / size: that is as many as are in the sample where
+// `thrift` is 1, and thrift^2 times as many else, for those to which one that passes costs that much less. None where it
+// would be much beside the whole, or too few to tell.
+static inline int64_t sample_size(int64_t k, int64_t length, int64_t run, int64_t thrift) {
+  const int64_t most = length / (8 * thrift);
+  int64_t size = 2 * k;
+  while (size < most && size * size * thrift * thrift < at_least(k, run) * length) size += size / 4 + 1;
+  size = at_most(size, most) / run * run;
+  return size < 2 * k ? 0 : size;
 }
 
 // The place of element `at` of a sample of `count` from `length`, the first of `run` in a row. The places are spread

@@ -10,11 +10,13 @@
 namespace xlann {
 
 #if defined(__x86_64__)
-// Clang 14 does not know this one by name. Asked once: a virtual machine takes microseconds to answer.
-static bool has_f16c() {
+// Clang 14 does not know these by name. Asked once: a virtual machine takes microseconds to answer.
+static bool has_f16c_and_lzcnt() {
   static const bool has = [] {
-    unsigned eax, ebx, ecx, edx;
-    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+    constexpr unsigned lzcnt = 1 << 5;
+    unsigned eax, ebx, ecx, edx, extended_ecx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0 &&
+           __get_cpuid(0x80000001, &eax, &ebx, &extended_ecx, &edx) != 0 && (extended_ecx & lzcnt) != 0;
   }();
   return has;
 }
@@ -26,10 +28,10 @@ bool supported(InstructionSet set) {
     case InstructionSet::portable:
       return true;
 #if defined(__x86_64__)
-    // These ask the operating system too, whether it saves the registers.
+    // All that set_*.cc turns on. These ask the operating system too, whether it saves the registers.
     case InstructionSet::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
-             __builtin_cpu_supports("bmi2");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+             __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") && has_f16c_and_lzcnt();
     case InstructionSet::avx512:
       return supported(InstructionSet::avx2) && __builtin_cpu_supports("avx512f") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&

@@ -30,6 +30,9 @@ enum class InstructionSet { automatic, portable, avx2, avx512, avx512_bf16, avx5
 bool supported(InstructionSet set);
 const char* name(InstructionSet set);
 
+// Elements of a row of scores, or rows of a database: indices, and counts a little beyond, are of 32 bits.
+constexpr int64_t most_choices = (int64_t{1} << 31) - 1024;
+
 // How work is spread. `run` calls task(argument, i) once for each i < tasks, on any threads in any order, and returns
 // when all have returned. Tasks never wait for one another, so that one thread may run them all. Without a `run` they
 // run on the calling thread.
@@ -46,7 +49,7 @@ struct SelectK {
   Type type = Type::f32;          // f32, bf16, f16 or f64
   const void* operand = nullptr;  // [rows, columns]
   int64_t rows = 0;
-  int64_t columns = 0;  // at most 2^31 - 1
+  int64_t columns = 0;  // at most most_choices
   int64_t k = 0;        // 1 <= k <= columns
   bool least = false;
   void* values = nullptr;      // [rows, k], of the operand's type, copied bit by bit
@@ -73,17 +76,18 @@ enum class Metric {
 // - f32, f16: rows and queries as they are.
 // - bf16: queries are rounded to bf16. avx512_bf16 takes subnormal numbers for 0 (its instruction does), others do not.
 // - s8: a row is scales[row] times its numbers. Queries are quantised likewise, to 127 steps of their greatest
-//   magnitude; sums of products are exact up to a dimension of 1040, and of 65536 with avx512_vnni. A query that is
-//   not finite has scores of NaN.
-// The sum of one score is taken in an order that depends on the instruction set, the dimension and the number of
-// queries, and on nothing else.
+//   magnitude, and are taken for 0 where that is below 3.7e-37; sums of products are exact up to a dimension of 1032,
+//   and of 65536 with avx512_vnni until they are made f32. A query that is not finite has scores of NaN.
+// The sum of one score is taken in an order that depends on the instruction set, the path and the dimension, and on
+// nothing else. The path that is chosen depends on these and on how many queries are searched at a time: all, unless
+// the dimension, or k and the number of rows, are so large that the scratch memory has no room for as many.
 struct FusedSearch {
   Metric metric = Metric::inner_product;
   Type type = Type::f32;              // f32, bf16, f16 or s8
   const void* database = nullptr;     // [rows, dimension]
   const float* scales = nullptr;      // [rows]; what products are multiplied by: needed for s8, not with re-scored others
   const float* half_norms = nullptr;  // [rows]; l2 only
-  int64_t rows = 0;                   // at most 2^31 - 1
+  int64_t rows = 0;                   // at most most_choices
   int64_t dimension = 0;              // at most 2^31 - 1
   Type query_type = Type::f32;    // f32, bf16 or f16
   const void* queries = nullptr;  // [query_count, dimension]

@@ -43,7 +43,7 @@ struct Quantiser {
     }
     scale = finite ? greatest / 127 : NAN;
     inverse = finite && greatest > 0 ? 127 / greatest : 0;
-    // Of a subnormal magnitude there is no inverse.
+    // There is no inverse of a magnitude below 127 / 2^128, 3.7e-37: such a query is taken for 0.
     if (!(inverse < INFINITY)) scale = inverse = 0;
   }
 

@@ -21,7 +21,7 @@ struct Block {
   int64_t dimension;
   int32_t first;  // index of the first row
   // What a tile routine asks memory for meanwhile: so many bytes for each row.
-  const char* ahead;
+  uintptr_t ahead;  // an address, which may be past the end of the rows
   int64_t ahead_bytes;
 };
 

@@ -37,8 +37,8 @@ bool valid(const FusedSearch& call) {
   const bool scaled = call.type == Type::s8 ? call.scales != nullptr
                                             : call.scales == nullptr || call.rerank_rows == nullptr;
   const bool measured = (call.half_norms != nullptr) == (call.metric == Metric::l2);
-  const bool sized = call.rows >= 1 && call.rows <= INT32_MAX && call.dimension >= 1 && call.dimension <= INT32_MAX &&
-                     call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
+  const bool sized = call.rows >= 1 && call.rows <= most_choices && call.dimension >= 1 &&
+                     call.dimension <= INT32_MAX && call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
   const bool counted = call.k >= 1 && call.k <= call.rows &&
                        (call.rerank_rows == nullptr || (call.k <= call.candidates && call.candidates <= call.rows));
   const bool asked = call.query_type == Type::f32 || call.query_type == Type::bf16 || call.query_type == Type::f16;
@@ -112,7 +112,7 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   const double work = static_cast<double>(call.rows) * static_cast<double>(call.dimension * plan.group);
   plan.workers = at_most(workers_for(parallel, work), plan.by_rows ? blocks : panels);
   // Streaming takes rows as fast as memory gives them, whatever passes.
-  plan.samples = plan.by_rows && !plan.streams ? sample_size(plan.kept, call.rows, 1024) / sample_run * sample_run : 0;
+  plan.samples = plan.streams ? 0 : sample_size(plan.kept, call.rows, sample_run, 1);
   plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
   return plan;
 }
@@ -180,7 +180,7 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t
   block.scales = call.scales == nullptr ? nullptr : call.scales + first;
   block.half_norms = call.half_norms == nullptr ? nullptr : call.half_norms + first;
   block.rows = static_cast<const char*>(call.database) + first * call.dimension * bytes_of(call.type);
-  block.ahead = static_cast<const char*>(block.rows);
+  block.ahead = reinterpret_cast<uintptr_t>(block.rows);
   block.ahead_bytes = 0;
   if (plan.search->widened && !plan.streams) {
     plan.base->widen[static_cast<int>(call.type)](block.rows, worker.widened, block.count * call.dimension);
@@ -190,10 +190,11 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t
 }
 
 // A threshold for each query of a panel, from rows spread over the database: with it, a database in order is no worse
-// than another.
-void draw_sample(const Plan& plan, const FusedSearch& call, const Memory& memory, const Panel& panel, Worker& worker) {
+// than another. Leaves empty lists that have it.
+void draw_sample(const Plan& plan, const FusedSearch& call, const Panel& panel, Worker& worker) {
   Candidates& candidates = worker.candidates;
   reset_lists(plan, worker, panel.first, panel.queries, call.rows);
+  if (plan.samples == 0) return;
   int32_t* const shared = candidates.shared;
   candidates.shared = nullptr;
   for (int64_t at = 0; at < plan.samples; at += sample_run) {
@@ -203,7 +204,7 @@ void draw_sample(const Plan& plan, const FusedSearch& call, const Memory& memory
   candidates.shared = shared;
   for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
     plan.base->use_as_sample(candidates.lists[q]);
-    memory.shared[q] = candidates.lists[q].threshold;
+    candidates.thresholds[q] = value_of(candidates.lists[q].threshold);
   }
 }
 
@@ -272,7 +273,12 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
       std::atomic<int64_t> drawn{0};
       auto draw = [&](int w) {
         for (int64_t p; (p = drawn.fetch_add(1, std::memory_order_relaxed)) < panels;) {
-          draw_sample(plan, call, memory, panel_at(plan.layout, packed, queries, p), memory.workers[w]);
+          const Panel panel = panel_at(plan.layout, packed, queries, p);
+          const Candidates& candidates = memory.workers[w].candidates;
+          draw_sample(plan, call, panel, memory.workers[w]);
+          for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
+            memory.shared[q] = candidates.lists[q].threshold;
+          }
         }
       };
       for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), draw);
@@ -289,7 +295,7 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
         then = claim();
         const int64_t row_bytes = call.dimension * bytes_of(call.type);
         if (then < call.rows) {
-          block.ahead = static_cast<const char*>(call.database) + then * row_bytes;
+          block.ahead = reinterpret_cast<uintptr_t>(call.database) + static_cast<uintptr_t>(then * row_bytes);
           block.ahead_bytes = (row_bytes + panels - 1) / panels;
         }
         if (worker.candidates.shared != nullptr) {
@@ -297,7 +303,7 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
         }
         for (int64_t p = 0; p < panels; ++p) {
           routine(block, panel_at(plan.layout, packed, queries, p), worker.candidates);
-          block.ahead += block.ahead_bytes * plan.block;
+          block.ahead += static_cast<uintptr_t>(block.ahead_bytes * plan.block);
         }
       }
     };
@@ -319,7 +325,7 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
       Panel panel = panel_at(plan.layout, packed, queries, p);
       const int64_t start = panel.first, count = panel_queries(plan.layout, queries, p);
       panel.first = 0;
-      reset_lists(plan, worker, 0, count, call.rows);
+      draw_sample(plan, call, panel, worker);
       for (int64_t first = 0; first < call.rows; first += plan.block) {
         routine(block_at(plan, call, first, plan.block, worker), panel, worker.candidates);
       }

@@ -9,7 +9,7 @@ namespace xlann {
 namespace {
 
 bool valid(const SelectK& call) {
-  return call.type != Type::s8 && call.rows >= 0 && call.columns >= 1 && call.columns <= INT32_MAX && call.k >= 1 &&
+  return call.type != Type::s8 && call.rows >= 0 && call.columns >= 1 && call.columns <= most_choices && call.k >= 1 &&
          call.k <= call.columns && call.rows <= INT64_MAX / 64 / call.columns;
 }
 

@@ -126,7 +126,7 @@ class Numbers {
         static_cast<double*>(data())[i] = value;
         break;
       case Type::s8:
-        static_cast<int8_t*>(data())[i] = static_cast<int8_t>(value);
+        static_cast<int8_t*>(data())[i] = static_cast<int8_t>(value > -128 ? value < 127 ? value : 127 : -128);
         break;
     }
   }

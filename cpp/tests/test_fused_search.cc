@@ -322,7 +322,7 @@ void check_refusals() {
   refused("k 0", [](FusedSearch& c, const float*) { c.k = 0; });
   refused("k 3", [](FusedSearch& c, const float*) { c.k = 3; });
   refused("no rows", [](FusedSearch& c, const float*) { c.rows = 0; });
-  refused("many rows", [](FusedSearch& c, const float*) { c.rows = int64_t{1} << 31; });
+  refused("many rows", [](FusedSearch& c, const float*) { c.rows = most_choices + 1; });
   refused("no dimension", [](FusedSearch& c, const float*) { c.dimension = 0; });
   refused("sizes overflow", [](FusedSearch& c, const float*) { c.dimension = INT64_MAX / 2; });
   refused("f64", [](FusedSearch& c, const float*) { c.type = Type::f64; });
