@@ -7,7 +7,7 @@ use crate::ann::metric::Metric;
 use crate::lower::{self, Capabilities, Form, Precision};
 use crate::{DType, Error, Result, Shape};
 
-/// How a [`Searcher`] searches.
+/// How a [`Searcher`](crate::ann::Searcher) searches.
 ///
 /// ```
 /// use xlann::ann::SearchOptions;
@@ -156,7 +156,8 @@ impl SearchOptions {
         Error::argument("search", "precision", format!("exact or auto, as {why}"), self.precision)
     }
 
-    /// Those of the lowering of [`search_function_for`], for [`Session::compile_with`] and the like.
+    /// Those of the lowering of [`search_function_for`](crate::ann::search_function_for), for
+    /// [`Session::compile_with`](crate::Session::compile_with) and the like.
     ///
     /// ```
     /// use xlann::ann::SearchOptions;

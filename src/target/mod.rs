@@ -66,11 +66,11 @@ pub struct Platform {
     pub describe: Option<fn(&str) -> Result<TopologySpec>>,
     /// What can be lowered for it.
     pub capabilities: &'static Capabilities,
-    /// The [kernels](crate::kernels) that its plugins can call, where there are any.
+    /// The [kernels] that its plugins can call, where there are any.
     pub kernels: Option<Kernels>,
 }
 
-/// How a platform's plugins come by the [kernels](crate::kernels).
+/// How a platform's plugins come by the [kernels].
 ///
 /// ```
 /// use xlann::target::cpu;
