@@ -212,16 +212,17 @@ pub fn search_function_for(
 /// use xlann::{Array, DType, Shape};
 ///
 /// let options = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(2) };
-/// let database = Array::new([3, 2], &[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])?;
+/// let numbers: Vec<f32> = (0..200).map(|i| i as f32).collect();
+/// let database = Array::new([100, 2], &numbers)?;
 /// let prepared = prepared_function(Metric::L2, database.shape(), &options)?.unwrap();
-/// let [rows, scales, errors, half_norms] = &prepared.eval(std::slice::from_ref(&database))?[..] else { panic!() };
-/// assert_eq!(rows, &Array::new([3, 2], &[127i8, 0, 0, 127, 127, 127])?);
-/// assert_eq!((scales.shape().dims(), errors.shape().dims(), half_norms.shape().dims()), (&[3][..], &[2][..], &[3][..]));
+/// let prepared = prepared.eval(std::slice::from_ref(&database))?;
+/// let shapes: Vec<String> = prepared.iter().map(|array| array.shape().to_string()).collect();
+/// assert_eq!(shapes, ["s8[100,2]", "f32[100]", "f32[2]", "f32[100]"]);
 ///
 /// let search = search_function(Metric::L2, database.shape(), 1, &options)?;
-/// let query = Array::new([1, 2], &[0f32, 2.0])?;
-/// let arguments = [query, database.clone(), rows.clone(), scales.clone(), errors.clone(), half_norms.clone()];
-/// assert_eq!(search.eval(&arguments)?[1], Array::new([1, 2], &[1, 2])?);
+/// let query = Array::new([1, 2], &[10f32, 11.0])?;
+/// let found = search.eval(&[vec![query, database], prepared].concat())?;
+/// assert_eq!(found[1], Array::new([1, 2], &[5, 4])?);
 /// # Ok::<(), xlann::Error>(())
 /// ```
 pub fn prepared_function(
