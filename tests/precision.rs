@@ -10,7 +10,7 @@ use runner::{random, session};
 use xlann::ann::{Metric, Neighbors, SearchOptions, Searcher, prepared_function, search_function_for};
 use xlann::lower::{self, Form, Precision};
 use xlann::target::{cpu, tpu};
-use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, Tensor, vmap};
+use xlann::{ApproxTopKOptions, Array, CustomCall, DType, Function, Shape, Tensor, vmap};
 
 const METRICS: [Metric; 2] = [Metric::InnerProduct, Metric::L2];
 
@@ -296,6 +296,28 @@ fn search_functions_take_what_is_prepared_for_them() {
             }
         }
     }
+}
+
+#[test]
+fn of_no_rows_nothing_is_rounded() {
+    let database = Shape::new(DType::F32, [0, 20]);
+    for precision in Precision::ALL {
+        let options = SearchOptions { precision, ..SearchOptions::new(10) };
+        assert!(prepared_function(Metric::InnerProduct, &database, &options).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_call_of_the_name_of_ours_is_no_search_where_its_shapes_are_others() {
+    let shapes = [[4, 20], [500, 20]].map(|dims| Shape::new(DType::F32, dims));
+    let f = Function::trace("search", &[&shapes[..], &[Shape::scalar(DType::F32)]].concat(), |x| {
+        let call = CustomCall::new("xlann_reduced", [x[1].shape().clone()]);
+        let database = x[0].builder().custom_call(call, &[&x[1], &x[2], &x[2]])?;
+        search(&[x[0].clone(), database[0].clone()])
+    });
+    let options = lower::Options::default();
+    let reason = lower::explain(&f.unwrap(), &cpu::CAPABILITIES, &options).unwrap()[0].reason.clone();
+    assert!(reason.contains("its form of fewer digits is none"), "{reason}");
 }
 
 #[test]

@@ -202,10 +202,14 @@ pub(super) fn search(
     let reduced = match uses.equations.get(&source) {
         Some(equation) if is_reducible(equation) && rhs_contracting.len() == 1 => {
             let tensors: Option<Vec<Tensor>> = equation.inputs()[1..].iter().map(|&var| value(var)).collect();
+            let tensors = tensors.unwrap_or_default();
+            if !Reduced::fits(&tensors, database.shape()) {
+                return Ok(Err("its form of fewer digits is none"));
+            }
             let leading = database.rank() - 2;
             let flat =
                 |tensor: Tensor| tensor.reshape(&[&[batches * repeats], &tensor.dims()[leading..]].concat());
-            let tensors = tensors.unwrap_or_default().into_iter().map(flat).collect::<Result<Vec<_>>>()?;
+            let tensors = tensors.into_iter().map(flat).collect::<Result<Vec<_>>>()?;
             Reduced::from_tensors(&tensors)
         }
         _ => None,

@@ -56,8 +56,8 @@ impl Precision {
             Precision::Auto => kernels::fastest_below_f32()?,
         };
         let candidates = candidates(dtype, k, width, rows);
-        let most = if self == Precision::Auto { rows / ROWS_FOR_A_CANDIDATE } else { rows - 1 };
-        (candidates <= most).then_some(dtype)
+        let pays = self != Precision::Auto || candidates <= rows / ROWS_FOR_A_CANDIDATE;
+        (pays && candidates < rows).then_some(dtype)
     }
 }
 
@@ -150,6 +150,17 @@ impl Reduced {
             .into_iter()
             .flatten()
             .collect()
+    }
+
+    /// Whether tensors are those of a matrix of this shape, rather than of a call that somebody else named so.
+    pub(super) fn fits(tensors: &[Tensor], matrix: &Shape) -> bool {
+        let Some(dtype) =
+            tensors.first().map(Tensor::dtype).filter(|dtype| [DType::BF16, DType::S8].contains(dtype))
+        else {
+            return false;
+        };
+        let expected = Reduced::signature(matrix, dtype);
+        tensors.iter().map(Tensor::shape).eq(expected.iter().map(|(_, shape)| shape))
     }
 
     /// The matrix itself, which a search may take in this form instead.
