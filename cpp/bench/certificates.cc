@@ -1,4 +1,4 @@
-// How many queries of a search with certified_recall 0.95 are searched again in f32, by number of candidates.
+// How many queries of a search with certified_recall 0.95 are searched again, by number of candidates.
 //
 //   certificates [--threads 2] [--vectors FILE --dimension D] [--least]
 //

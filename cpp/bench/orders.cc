@@ -1,5 +1,6 @@
 // What the order of the rows costs: the time of searches and selections whose scores come in ascending or descending
-// order, or are not numbers half of the time, beside that of random ones, which is at most 3 times as short.
+// order, or are not numbers half of the time, or of which those are the best that a first threshold comes from, beside
+// that of random ones, which is at most 3 times as short.
 //
 //   orders [--repeat 7] [--only TEXT]
 //
@@ -10,6 +11,7 @@
 #include <functional>
 #include <string>
 
+#include "../kernels/candidates.h"
 #include "../tests/support.h"
 
 using namespace xlann;
@@ -33,7 +35,7 @@ double median_of(const std::function<void()>& work) {
   return seconds[seconds.size() / 2];
 }
 
-constexpr const char* orders[] = {"random", "ascending", "descending", "half nan"};
+constexpr const char* orders[] = {"random", "ascending", "descending", "half nan", "misleading"};
 
 // Element `place` of `count`.
 float element(int order, Random& random, int64_t place, int64_t count) {
@@ -42,11 +44,11 @@ float element(int order, Random& random, int64_t place, int64_t count) {
   return order == 3 && place % 2 == 0 ? NAN : random.normal();
 }
 
-void compare(const std::string& what, const std::function<double(int order)>& seconds) {
+void compare(const std::string& what, int last_order, const std::function<double(int order)>& seconds) {
   if (what.find(only) == std::string::npos) return;
   const double random = seconds(0);
   std::printf("%-40s %9.3f ms", what.c_str(), 1e3 * random);
-  for (int order : {1, 2, 3}) {
+  for (int order = 1; order <= last_order; ++order) {
     const double ratio = seconds(order) / random;
     std::printf("  %s %5.2f", orders[order], ratio);
     std::fflush(stdout);
@@ -58,17 +60,22 @@ void compare(const std::string& what, const std::function<double(int order)>& se
 void searching(int64_t rows, int64_t dimension, int64_t count, int64_t k) {
   const std::string what = "search n " + std::to_string(rows) + " d " + std::to_string(dimension) + " q " +
                            std::to_string(count) + " k " + std::to_string(k);
-  compare(what, [&](int order) {
+  compare(what, 4, [&](int order) {
     Random random(3);
     std::vector<float> database(size_t(rows * dimension)), queries(size_t(count * dimension));
     for (int64_t i = 0; i < rows; ++i) {
       const float x = element(order, random, i, rows);
       for (int64_t j = 0; j < dimension; ++j) {
-        database[size_t(i * dimension + j)] = order == 0 || (order == 3 && !std::isnan(x)) ? random.normal() : x;
+        database[size_t(i * dimension + j)] = order % 4 == 0 || (order == 3 && !std::isnan(x)) ? random.normal() : x;
       }
     }
+    const int64_t samples = order == 4 ? sample_size(k, rows, 24, 1) : 0;
+    for (int64_t at = 0; at < samples; at += 24) {
+      const auto first = database.begin() + spread(at, samples, rows, 24) * dimension;
+      std::fill(first, first + 24 * dimension, 10.f);
+    }
     // Of positive numbers: each row is better, or worse, than the one before.
-    for (float& x : queries) x = order == 1 || order == 2 ? 1 + random.uniform() : random.normal();
+    for (float& x : queries) x = order == 0 || order == 3 ? random.normal() : 1 + random.uniform();
     std::vector<float> values(size_t(count * k));
     std::vector<int32_t> indices(size_t(count * k));
     FusedSearch call;
@@ -88,7 +95,7 @@ void searching(int64_t rows, int64_t dimension, int64_t count, int64_t k) {
 void selecting(int64_t rows, int64_t columns, int64_t k) {
   const std::string what =
       "select f32[" + std::to_string(rows) + "," + std::to_string(columns) + "] k " + std::to_string(k);
-  compare(what, [&](int order) {
+  compare(what, 3, [&](int order) {
     Random random(9);
     std::vector<float> operand(size_t(rows * columns)), values(size_t(rows * k));
     std::vector<int32_t> indices(size_t(rows * k));

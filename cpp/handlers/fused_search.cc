@@ -16,7 +16,7 @@
 // is certified), and those of Execution.
 //
 // With certified_recall, at least that share of each query's results is proven to be among those of a search of `rows`
-// in f32; queries for which it cannot be are searched again so.
+// in f32; queries for which it cannot be are searched again, at last so.
 #include <algorithm>
 #include <atomic>
 

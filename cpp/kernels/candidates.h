@@ -1,6 +1,7 @@
 // The candidates of one query: those that passed its threshold since it was last raised.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "order.h"
@@ -30,7 +31,7 @@ static inline int64_t at_least(int64_t a, int64_t b) { return a < b ? b : a; }
 
 // A low limit keeps the threshold fresh, and is best while few pass; where many pass, compaction costs less in greater
 // batches, and the limit is doubled up to the capacity.
-static inline int64_t list_base(int64_t k) { return k + at_least(k / 2, 48); }
+static inline int64_t list_base(int64_t k) { return k + at_least(k / 2, 16); }
 // How many more than k compaction may leave: fewer are more work to find than they save.
 static inline int32_t list_spare(int32_t k) { return k / 8 + 2; }
 static inline int64_t list_capacity(int64_t k, int64_t count) { return at_most(k + at_least(k, 512), count); }
@@ -62,6 +63,14 @@ static inline int64_t sample_size(int64_t k, int64_t length, int64_t run, int64_
   return size < 2 * k ? 0 : size;
 }
 
+// The rank of the element of a sample that a first threshold for the k best of the whole is taken from. Fewer than k are
+// above it only where so many of the sample are among them, of which k * samples / length are expected, as a rule with a
+// deviation of its square root: that is about one case in 10^5. Then the search has to be made again.
+static inline int64_t sample_rank(int64_t k, int64_t samples, int64_t length) {
+  const double expected = static_cast<double>(k) * static_cast<double>(samples) / static_cast<double>(length);
+  return at_most(k, static_cast<int64_t>(expected + 4 * std::sqrt(expected)) + 4);
+}
+
 // The place of element `at` of a sample of `count` from `length`, the first of `run` in a row. The places are spread
 // evenly, but for a shift that is different for each, so as not to fall in step with the data.
 static inline int64_t spread(int64_t at, int64_t count, int64_t length, int64_t run) {
@@ -83,22 +92,37 @@ static inline void raise(List<Key>& list, Key threshold) {
 struct Candidates {
   List<int32_t>* lists;
   float* thresholds;  // value_of(lists[i].threshold), side by side for vectors
-  int32_t* shared;    // the greatest threshold of any worker, or null; written by all
+  // What scores of stored numbers are compared with before they are multiplied by their query's scale, and the scales;
+  // or the thresholds, and null.
+  float* bounds;
+  const float* scales;
+  int32_t* shared;  // the greatest threshold of any worker, or null; written by all
 };
+
+// A number whose product with a scale, rounded, is at most the threshold, and so are those of all that are less: a
+// little below the quotient. Where there is none, NaN.
+static inline float before_scale(float threshold, float scale) {
+  const float quotient = threshold / scale;
+  return quotient - (std::fabs(quotient) * 0x1p-20f + 0x1p-126f);
+}
+
+// To be called when the threshold of a list has changed.
+static inline void spread_threshold(Candidates& candidates, int32_t query) {
+  const float threshold = value_of(candidates.lists[query].threshold);
+  candidates.thresholds[query] = threshold;
+  if (candidates.scales != nullptr) candidates.bounds[query] = before_scale(threshold, candidates.scales[query]);
+}
 
 // What k candidates of another worker exceed, those of this one need not be compared with; but equal ones of a lower
 // index may be better.
 static inline void take_shared_threshold(Candidates& candidates, int32_t query, int32_t shared) {
   List<int32_t>& list = candidates.lists[query];
   if (shared > lowest_key<int32_t>()) raise(list, shared - 1);
-  candidates.thresholds[query] = value_of(list.threshold);
+  spread_threshold(candidates, query);
 }
 
 static inline void share_threshold(Candidates& candidates, int32_t query) {
-  if (candidates.shared == nullptr) {
-    candidates.thresholds[query] = value_of(candidates.lists[query].threshold);
-    return;
-  }
+  if (candidates.shared == nullptr) return spread_threshold(candidates, query);
   const int32_t shared = __atomic_load_n(candidates.shared + query, __ATOMIC_RELAXED);
   const int32_t own = candidates.lists[query].threshold;
   // Of two that write at once either is a bound.

@@ -98,9 +98,10 @@ struct FusedSearch {
   const float* rerank_rows = nullptr;  // [rows, dimension]
   int64_t candidates = 0;
   // Where above 0, at least ceil(certified_recall * k) results of each query are proven, by a bound on what the types
-  // may have cost, to be among those of a search in f32. A query whose candidates prove fewer is searched again as if
-  // `type` were f32, with the same results. (Rows whose scores differ by less than sums in f32 round may stand for one
-  // another, as in any two searches in f32.) Nothing that is not finite is proven. Needs rerank_rows.
+  // may have cost, to be among those of a search in f32. Queries whose candidates prove fewer are searched again: a few
+  // among eight times as many, others, and those of which these prove too few, as if `type` were f32, with the same
+  // results. (Rows whose scores differ by less than sums in f32 round may stand for one another, as in any two searches
+  // in f32.) Nothing that is not finite is proven. Needs rerank_rows.
   double certified_recall = 0;  // from 0 to 1
   // [2], with certified_recall: the greatest Euclidean norms of a row less the stored row, and of a stored row (in f32,
   // for s8 times its scale). They may be rounded as sums in f32 are.

@@ -144,6 +144,7 @@ void pack_panel(const QueryLayout& layout, const FusedSearch& call, const Group&
   const int64_t unit = elements_in_unit(layout.form);
   const int64_t lanes = layout.streams ? at.queries : at.vectors * layout.lanes;
   const int64_t bytes = layout.streams ? at.queries * layout.stride * (4 / unit) : lanes * layout.steps * 4;
+  const int64_t whole = call.dimension / unit;
   PackedQueries here = packed;
   here.packed = const_cast<void*>(at.packed);
   std::memset(here.packed, 0, static_cast<size_t>(bytes));
@@ -156,8 +157,11 @@ void pack_panel(const QueryLayout& layout, const FusedSearch& call, const Group&
     if (layout.streams) {
       pack_query(layout, call, query, at.first + q, here, [&](int64_t j) { return q * layout.stride + j; });
     } else {
-      pack_query(layout, call, query, at.first + q, here,
-                 [&](int64_t j) { return (j / unit * lanes + q) * unit + j % unit; });
+      pack_query(layout, call, query, at.first + q, here, [&](int64_t j) {
+        const bool overlaps = layout.form == QueryForm::s8 && whole > 0 && j >= whole * unit;
+        const int64_t in_unit = overlaps ? j - (call.dimension - unit) : j % unit;
+        return (j / unit * lanes + q) * unit + in_unit;
+      });
     }
   }
 }

@@ -33,7 +33,8 @@ enum class QueryForm {
 };
 
 // Some queries, packed for a tile routine: for each step of the dimension `vectors` vectors with a query in each
-// lane, of 4 bytes: one float, two bf16 or four s8 of consecutive dimensions.
+// lane, of 4 bytes: one float, two bf16 or four s8 of consecutive dimensions. What is missing at the end is zero; but
+// of s8, the last four come once more, with zeros for those that had their turn, as they are read in one go.
 // For a stream routine: query after query, padded with zeros.
 struct Panel {
   const void* packed;

@@ -59,6 +59,7 @@ struct Plan {
   int64_t workers;
   int64_t block;       // rows
   int64_t samples;     // rows that a first threshold is taken from
+  int64_t rank;        // of the row among them whose score it is
   int64_t list_stride;
   QueryLayout layout;  // of a group
 };
@@ -113,6 +114,7 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   plan.workers = at_most(workers_for(parallel, work), plan.by_rows ? blocks : panels);
   // Streaming takes rows as fast as memory gives them, whatever passes.
   plan.samples = plan.streams ? 0 : sample_size(plan.kept, call.rows, sample_run, 1);
+  plan.rank = sample_rank(plan.kept, plan.samples, call.rows);
   plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
   return plan;
 }
@@ -145,6 +147,9 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
     Worker worker;
     worker.candidates.lists = arena.take<List<int32_t>>(lists);
     worker.candidates.thresholds = arena.take<float>(lists);
+    const bool late = call.scales != nullptr && call.half_norms == nullptr && !plan.streams;
+    worker.candidates.bounds = late ? arena.take<float>(lists) : worker.candidates.thresholds;
+    worker.candidates.scales = late ? memory.queries.scales : nullptr;
     worker.candidates.shared = plan.by_rows ? memory.shared : nullptr;
     worker.keys = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.indices = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
@@ -156,20 +161,25 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
   return memory;
 }
 
-// Lists of `queries` queries, and of the lanes after the last, which nothing passes.
-void reset_lists(const Plan& plan, Worker& worker, int64_t first, int64_t queries, int64_t rows) {
+// Lists of the best k for `queries` queries, and of the lanes after the last, which nothing passes.
+void reset_lists(const Plan& plan, Worker& worker, int64_t first, int64_t queries, int64_t rows, int64_t k) {
   const int64_t lanes = plan.search->lanes, end = first + queries;
   const int64_t padded = (end + lanes - 1) / lanes * lanes;
   for (int64_t q = first; q < padded; ++q) {
     List<int32_t>& list = worker.candidates.lists[q];
     const int64_t start = (q < end ? q : 0) * plan.list_stride;
-    reset(list, plan.kept, rows, worker.keys + start, worker.indices + start);
-    worker.candidates.thresholds[q] = value_of(list.threshold);
-    if (q >= end) {
+    reset(list, k, rows, worker.keys + start, worker.indices + start);
+    if (q < end) {
+      spread_threshold(worker.candidates, static_cast<int32_t>(q));
+    } else {
       list.threshold = INT32_MAX;
-      worker.candidates.thresholds[q] = INFINITY;
+      worker.candidates.thresholds[q] = worker.candidates.bounds[q] = INFINITY;
     }
   }
+}
+
+uintptr_t address_of(const FusedSearch& call, int64_t row) {
+  return reinterpret_cast<uintptr_t>(call.database) + static_cast<uintptr_t>(row * call.dimension * bytes_of(call.type));
 }
 
 Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t rows, Worker& worker) {
@@ -179,8 +189,8 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t
   block.first = static_cast<int32_t>(first);
   block.scales = call.scales == nullptr ? nullptr : call.scales + first;
   block.half_norms = call.half_norms == nullptr ? nullptr : call.half_norms + first;
-  block.rows = static_cast<const char*>(call.database) + first * call.dimension * bytes_of(call.type);
-  block.ahead = reinterpret_cast<uintptr_t>(block.rows);
+  block.ahead = address_of(call, first);
+  block.rows = reinterpret_cast<const void*>(block.ahead);
   block.ahead_bytes = 0;
   if (plan.search->widened && !plan.streams) {
     plan.base->widen[static_cast<int>(call.type)](block.rows, worker.widened, block.count * call.dimension);
@@ -193,18 +203,25 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t
 // than another. Leaves empty lists that have it.
 void draw_sample(const Plan& plan, const FusedSearch& call, const Panel& panel, Worker& worker) {
   Candidates& candidates = worker.candidates;
-  reset_lists(plan, worker, panel.first, panel.queries, call.rows);
-  if (plan.samples == 0) return;
+  if (plan.samples == 0) return reset_lists(plan, worker, panel.first, panel.queries, call.rows, plan.kept);
+  reset_lists(plan, worker, panel.first, panel.queries, call.rows, plan.rank);
   int32_t* const shared = candidates.shared;
   candidates.shared = nullptr;
+  const auto place = [&](int64_t at) { return spread(at, plan.samples, call.rows, sample_run); };
   for (int64_t at = 0; at < plan.samples; at += sample_run) {
-    const int64_t first = spread(at, plan.samples, call.rows, sample_run);
-    plan.search->tile(block_at(plan, call, first, sample_run, worker), panel, candidates);
+    Block block = block_at(plan, call, place(at), sample_run, worker);
+    block.ahead = address_of(call, place(at_most(at + sample_run, plan.samples - 1)));
+    block.ahead_bytes = call.dimension * bytes_of(call.type);
+    plan.search->tile(block, panel, candidates);
   }
   candidates.shared = shared;
   for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
-    plan.base->use_as_sample(candidates.lists[q]);
-    candidates.thresholds[q] = value_of(candidates.lists[q].threshold);
+    List<int32_t>& list = candidates.lists[q];
+    plan.base->use_as_sample(list);
+    const int32_t threshold = list.threshold;
+    reset(list, plan.kept, call.rows, list.keys, list.indices);
+    raise(list, threshold);
+    spread_threshold(candidates, q);
   }
 }
 
@@ -215,8 +232,16 @@ uint64_t ranked(int32_t key, int32_t index) {
 int32_t key_of_ranked(uint64_t rank) { return static_cast<int32_t>(static_cast<uint32_t>(rank >> 32) ^ 0x80000000u); }
 int32_t index_of_ranked(uint64_t rank) { return static_cast<int32_t>(UINT32_MAX - static_cast<uint32_t>(rank)); }
 
+// All rows are scored as in f32 where all are candidates.
+bool certifies(const FusedSearch& call) { return call.certified_recall > 0 && call.candidates < call.rows; }
+
+void prefetch_row(const FusedSearch& call, int64_t index) {
+  const char* const row = reinterpret_cast<const char*>(call.rerank_rows + index * call.dimension);
+  for (int64_t i = 0; i < call.dimension * 4; i += 64) __builtin_prefetch(row + i);
+}
+
 // The results of a query from its candidates in the lists of `count` workers. Where it is given, `failed` becomes
-// whether too few of them are proven.
+// whether there are too few of them, or too few are proven.
 void finish_query(const Plan& plan, const FusedSearch& call, const Worker* workers, int64_t count, int64_t place,
                   int64_t query, Worker& worker, bool* failed) {
   uint64_t* const best = worker.ranked;
@@ -230,12 +255,16 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
       found = plan.kept;
     }
   }
-  const float worst = failed == nullptr ? NAN : value_of(key_of_ranked(*std::min_element(best, best + found)));
+  if (failed != nullptr) *failed = found < plan.kept;
+  if (found < plan.kept) return;
+  const float worst = value_of(key_of_ranked(*std::min_element(best, best + found)));
   if (call.rerank_rows != nullptr) {
     const bool l2 = call.metric == Metric::l2;
     read_query(call, query, worker.query);
     for (int64_t i = 0; i < found; ++i) {
       const int32_t index = index_of_ranked(best[i]);
+      // They stand anywhere in memory.
+      prefetch_row(call, index_of_ranked(best[at_most(i + 4, found - 1)]));
       float score = plan.base->dot(worker.query, call.rerank_rows + index * call.dimension, call.dimension);
       if (l2) score -= call.half_norms[index];
       best[i] = ranked(key_of<int32_t>(score), index);
@@ -248,7 +277,7 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
     call.values[query * call.k + i] = call.metric == Metric::l2 ? 0 - score : score;
     call.indices[query * call.k + i] = index_of_ranked(best[i]);
   }
-  if (failed != nullptr) *failed = !certified(call, query, worst);
+  if (failed != nullptr && certifies(call)) *failed = !certified(call, query, worst);
 }
 
 // `failed` has a place for each query of the group, or is null.
@@ -257,46 +286,36 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
   const PackedQueries& packed = memory.queries;
   const int64_t queries = group.queries;
   const int64_t panels = panel_count(plan.layout, queries);
-  {
-    std::atomic<int64_t> next{0};
-    auto pack = [&](int) {
-      for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < panels;) {
-        pack_panel(plan.layout, call, group, p, packed);
-      }
-    };
-    for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), pack);
-  }
   const BlockRoutine routine = plan.streams ? plan.search->stream : plan.search->tile;
   if (plan.by_rows) {
     std::fill(memory.shared, memory.shared + queries, lowest_key<int32_t>());
-    if (plan.samples > 0) {
-      std::atomic<int64_t> drawn{0};
-      auto draw = [&](int w) {
-        for (int64_t p; (p = drawn.fetch_add(1, std::memory_order_relaxed)) < panels;) {
-          const Panel panel = panel_at(plan.layout, packed, queries, p);
-          const Candidates& candidates = memory.workers[w].candidates;
-          draw_sample(plan, call, panel, memory.workers[w]);
-          for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
-            memory.shared[q] = candidates.lists[q].threshold;
-          }
+    std::atomic<int64_t> prepared{0};
+    auto prepare = [&](int w) {
+      for (int64_t p; (p = prepared.fetch_add(1, std::memory_order_relaxed)) < panels;) {
+        pack_panel(plan.layout, call, group, p, packed);
+        if (plan.samples == 0) continue;
+        const Panel panel = panel_at(plan.layout, packed, queries, p);
+        const Candidates& candidates = memory.workers[w].candidates;
+        draw_sample(plan, call, panel, memory.workers[w]);
+        for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
+          memory.shared[q] = candidates.lists[q].threshold;
         }
-      };
-      for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), draw);
-    }
+      }
+    };
+    for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), prepare);
     std::atomic<int64_t> next{0};
     auto work = [&](int w) {
       Worker& worker = memory.workers[w];
-      reset_lists(plan, worker, 0, queries, call.rows);
+      reset_lists(plan, worker, 0, queries, call.rows, plan.kept);
       const auto claim = [&] { return next.fetch_add(plan.block, std::memory_order_relaxed); };
       for (int64_t first = claim(), then; first < call.rows; first = then) {
         Block block = block_at(plan, call, first, plan.block, worker);
         // The block after this one comes from memory while all panels go through this one. At once it would take longer
         // than one panel, which then waits.
         then = claim();
-        const int64_t row_bytes = call.dimension * bytes_of(call.type);
         if (then < call.rows) {
-          block.ahead = reinterpret_cast<uintptr_t>(call.database) + static_cast<uintptr_t>(then * row_bytes);
-          block.ahead_bytes = (row_bytes + panels - 1) / panels;
+          block.ahead = address_of(call, then);
+          block.ahead_bytes = (call.dimension * bytes_of(call.type) + panels - 1) / panels;
         }
         if (worker.candidates.shared != nullptr) {
           for (int32_t q = 0; q < queries; ++q) share_threshold(worker.candidates, q);
@@ -322,9 +341,11 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
   auto work = [&](int w) {
     Worker& worker = memory.workers[w];
     for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < panels;) {
+      pack_panel(plan.layout, call, group, p, packed);
       Panel panel = panel_at(plan.layout, packed, queries, p);
       const int64_t start = panel.first, count = panel_queries(plan.layout, queries, p);
       panel.first = 0;
+      if (worker.candidates.scales != nullptr) worker.candidates.scales = panel.scales;
       draw_sample(plan, call, panel, worker);
       for (int64_t first = 0; first < call.rows; first += plan.block) {
         routine(block_at(plan, call, first, plan.block, worker), panel, worker.candidates);
@@ -338,44 +359,99 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
   for_each_task(parallel, static_cast<int>(plan.workers), work);
 }
 
-// All rows are scored as in f32 where all are candidates.
-bool certifies(const FusedSearch& call) { return call.certified_recall > 0 && call.candidates < call.rows; }
+// More candidates, for the few queries whose results too few of them prove.
+constexpr int64_t times_as_wide = 8;
 
-// Queries whose results are not proven, to be searched again in f32. As each pass goes through the whole database, they
-// wait until they are as many as such a search takes at a time. It is planned for all queries of the call, so that its
-// sums are those that a search of them all would have.
-struct Repeats {
-  FusedSearch call;
-  Plan plan;
-  bool* failed = nullptr;  // for each query of the group at hand; null where nothing is certified
-  int32_t* waiting = nullptr;
-  int64_t count = 0;  // of those that wait
-
-  Repeats(const FusedSearch& original, const Parallel& parallel, int64_t group, Arena& arena) : call(original) {
-    if (!certifies(original)) return;
-    call.type = Type::f32;
-    call.database = original.rerank_rows;
-    call.scales = call.rerank_rows = call.errors = nullptr;
-    call.certified_recall = 0;
-    plan = plan_of(call, parallel);
-    failed = arena.take<bool>(group);
-    waiting = arena.take<int32_t>(group + plan.group);
+// A search of all queries, and those that repeat it for queries that it fails for: of which too few rows pass the first
+// threshold, or too few results are proven. The last is one that cannot fail. As each pass goes through the whole
+// database, queries wait until they are as many as their search takes at a time. It is planned for all queries of the
+// call, so that its sums are those that a search of them all would have.
+class Stages {
+ public:
+  Stages(const FusedSearch& call, const Plan& plan, const Parallel& parallel, Arena& arena) : parallel_(parallel) {
+    add(call, plan);
+    if (certifies(call)) {
+      FusedSearch again = call;
+      again.candidates = times_as_wide * call.candidates;
+      if (again.candidates <= call.rows / times_as_wide) add(again, plan_of(again, parallel));
+      again = call;
+      again.type = Type::f32;
+      again.database = call.rerank_rows;
+      again.scales = again.rerank_rows = again.errors = nullptr;
+      again.certified_recall = 0;
+      add(again, plan_of(again, parallel));
+    } else if (plan.rank < plan.kept) {
+      add(call, plan);
+    }
+    if (count_ > 1) stages_[count_ - 1].plan.rank = stages_[count_ - 1].plan.kept;
+    int64_t groups = 0;
+    for (int i = 0; i < count_; ++i) {
+      Stage& stage = stages_[i];
+      groups += stage.plan.group;
+      stage.failed = i + 1 < count_ ? arena.take<bool>(stage.plan.group) : nullptr;
+      stage.waiting = i > 0 ? arena.take<int32_t>(groups) : nullptr;
+    }
+    arena_ = arena;
   }
 
-  // Takes those of a group that failed, and searches what waits where it is enough, or `all` of it.
-  void search(const Parallel& parallel, const Group& group, Arena arena, bool all) {
+  size_t needed() const {
+    size_t most = 0;
+    for (int i = 0; i < count_; ++i) {
+      Arena arena = arena_;
+      lay_out(stages_[i].plan, stages_[i].call, arena);
+      most = std::max(most, arena.needed());
+    }
+    return most;
+  }
+
+  void search() {
+    const int64_t queries = stages_[0].call.query_count, group = stages_[0].plan.group;
+    for (int64_t first = 0; first < queries; first += group) {
+      run(0, {first, at_most(group, queries - first), nullptr});
+    }
+    for (int i = 1; i < count_; ++i) search_waiting(i, 1);
+  }
+
+ private:
+  struct Stage {
+    FusedSearch call;
+    Plan plan;
+    bool* failed;      // for each query of the group at hand; null of the last
+    int32_t* waiting;  // null of the first
+    int64_t count;     // of those that wait
+  };
+
+  void add(const FusedSearch& call, const Plan& plan) { stages_[count_++] = {call, plan, nullptr, nullptr, 0}; }
+
+  void run(int at, const Group& group) {
+    const Stage& stage = stages_[at];
+    Arena arena = arena_;
+    search_group(stage.plan, stage.call, parallel_, lay_out(stage.plan, stage.call, arena), group, stage.failed);
+    if (stage.failed == nullptr) return;
+    const int64_t failures = std::count(stage.failed, stage.failed + group.queries, true);
+    // Where many fail, more candidates would not help them all.
+    const int then = failures * times_as_wide < group.queries + times_as_wide ? at + 1 : count_ - 1;
+    Stage& next = stages_[then];
     for (int64_t i = 0; i < group.queries; ++i) {
-      if (failed[i]) waiting[count++] = static_cast<int32_t>(group.query(i));
+      if (stage.failed[i]) next.waiting[next.count++] = static_cast<int32_t>(group.query(i));
     }
-    const int64_t least = all ? 1 : plan.group;
-    if (count < least) return;
-    const Memory memory = lay_out(plan, call, arena);
-    while (count >= least) {
-      const int64_t queries = at_most(count, plan.group);
-      count -= queries;
-      search_group(plan, call, parallel, memory, {0, queries, waiting + count}, nullptr);
+    search_waiting(then, next.plan.group);
+  }
+
+  // Searches queries that wait, where they are so many.
+  void search_waiting(int at, int64_t least) {
+    Stage& stage = stages_[at];
+    while (stage.count >= least) {
+      const int64_t queries = at_most(stage.count, stage.plan.group);
+      stage.count -= queries;
+      run(at, {0, queries, stage.waiting + stage.count});
     }
   }
+
+  const Parallel& parallel_;
+  Arena arena_;  // what is left for the search at hand
+  Stage stages_[3];
+  int count_ = 0;
 };
 
 }  // namespace
@@ -386,13 +462,7 @@ size_t fused_search_scratch(const FusedSearch& call, const Parallel& parallel) {
   if (plan.base == nullptr) return 0;
   Arena arena;
   if (call.query_count == 0) return arena.needed();
-  const Repeats repeats(call, parallel, plan.group, arena);
-  Arena again = arena;
-  lay_out(plan, call, arena);
-  if (!certifies(call)) return arena.needed();
-  // The two searches take turns on the same memory.
-  lay_out(repeats.plan, repeats.call, again);
-  return std::max(arena.needed(), again.needed());
+  return Stages(call, plan, parallel, arena).needed();
 }
 
 Status fused_search(const FusedSearch& call, void* scratch, size_t scratch_bytes, const Parallel& parallel) {
@@ -402,15 +472,7 @@ Status fused_search(const FusedSearch& call, void* scratch, size_t scratch_bytes
   if (call.query_count == 0) return Status::ok;
   if (scratch == nullptr || scratch_bytes < fused_search_scratch(call, parallel)) return Status::scratch_too_small;
   Arena arena(scratch);
-  Repeats repeats(call, parallel, plan.group, arena);
-  for (int64_t first = 0; first < call.query_count; first += plan.group) {
-    const Group group = {first, at_most(plan.group, call.query_count - first), nullptr};
-    Arena rest = arena;
-    search_group(plan, call, parallel, lay_out(plan, call, rest), group, repeats.failed);
-    if (repeats.failed != nullptr) {
-      repeats.search(parallel, group, arena, first + group.queries == call.query_count);
-    }
-  }
+  Stages(call, plan, parallel, arena).search();
   return Status::ok;
 }
 

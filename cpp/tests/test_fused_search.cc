@@ -6,6 +6,7 @@
 #include <numeric>
 #include <string>
 
+#include "../kernels/candidates.h"
 #include "support.h"
 
 using namespace xlann;
@@ -278,6 +279,31 @@ void check_reranking(Random& random) {
   }
 }
 
+// The rows that a first threshold comes from are the best, or many of them are: too few others pass it.
+void check_misleading_samples(Random& random) {
+  for (const Shape& shape : {Shape{20, 33000, 3, 5}, Shape{700, 2100, 3, 5}, Shape{70, 9000, 7, 40}}) {
+    const int64_t samples = sample_size(shape.k, shape.rows, 24, 1);
+    CHECK(samples > 0 && sample_rank(shape.k, samples, shape.rows) < shape.k + (shape.k == 5), "no threshold to mislead");
+    for (int64_t share : {1, 3}) {
+      std::vector<bool> better(size_t(shape.rows));
+      for (int64_t i = 0; i < samples / share; ++i) {
+        better[size_t(spread(i / 24 * 24, samples, shape.rows, 24) + i % 24)] = true;
+      }
+      Content content = contents()[1];
+      content.what = "misleading";
+      content.row = [&](Random& numbers, int64_t row, int64_t) {
+        return double(numbers.below(9) + (better[size_t(row)] ? 40 : 0));
+      };
+      content.query = [](Random& numbers, int64_t, int64_t) { return double(1 + numbers.below(9)); };
+      for (Type type : {Type::f32, Type::s8}) {
+        for (Metric metric : {Metric::inner_product, Metric::l2}) {
+          check(*make(content, type, Type::f32, shape, metric, random));
+        }
+      }
+    }
+  }
+}
+
 void check_queries_that_are_not_finite() {
   const int8_t rows[6] = {1, 2, 3, 4, 5, 6};
   const float scales[3] = {1, 1, 1}, queries[4] = {INFINITY, 1, 1, 1};
@@ -386,6 +412,7 @@ int main(int argc, char** argv) {
   }
   check(*make(contents()[1], Type::s8, Type::f32, {2, 30, 70000, 3}, Metric::inner_product, random));
   check_reranking(random);
+  if (!quick) check_misleading_samples(random);
   check_queries_that_are_not_finite();
   check_refusals();
   std::printf("fused_search: %d searches on 1, 2 and 5 threads\n", (int)searches);
