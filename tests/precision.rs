@@ -167,11 +167,11 @@ fn lower_precisions_are_taken_where_they_pay() {
         lower::explain(&f.unwrap(), &cpu::CAPABILITIES, &options).unwrap()[0].reason.clone()
     };
     let exact = "exact, as a lower precision would not pay";
-    // 70 candidates, and 430.
-    assert!(reason(3000, 10, 0.95, Precision::Auto).contains(exact));
+    // 48 candidates, and 408.
+    assert!(reason(2000, 10, 0.95, Precision::Auto).contains(exact));
     assert!(reason(10_000, 100, 0.95, Precision::Auto).contains(exact));
     assert!(reason(100_000, 100, 1.0, Precision::Auto).contains(exact));
-    assert!(reason(10_000, 100, 0.95, Precision::Int8).contains("in int8; 430 candidates"));
+    assert!(reason(10_000, 100, 0.95, Precision::Int8).contains("in int8; 408 candidates"));
     // All of them.
     assert!(reason(400, 100, 0.95, Precision::Int8).contains(exact));
     // However small, as MLIR takes it.
@@ -236,7 +236,7 @@ fn programs_round_their_databases_where_they_are_told_to() {
     assert!(reason(&f, Precision::Exact).contains("exact"));
     assert!(
         reason(&f, Precision::Int8)
-            .contains("in int8; 70 candidates scored anew, for a proven recall of 0.95")
+            .contains("in int8; 48 candidates scored anew, for a proven recall of 0.95")
     );
     assert!(reason(&f, Precision::Bf16).contains("in bf16; 30 candidates"));
     // Few queries are not worth it, and exact is exact.

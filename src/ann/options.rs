@@ -49,7 +49,7 @@ pub struct SearchOptions {
     /// which takes half or a quarter of its memory more, and twice its memory while that is made; distances are those of
     /// the f32 vectors. Default: exact.
     ///
-    /// The recall target is then proven for each query; where that fails, the query is searched again exactly, which
+    /// The recall target is then proven for each query; where that fails, the query is searched again, at last exactly, which
     /// takes longer than an exact search from the start. So it is for all queries where a vector is not finite, or much
     /// larger than most: the error that is reckoned with is the largest of any vector.
     /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.

@@ -1,8 +1,9 @@
 //! Searches whose scores are first computed from a database of fewer digits.
 //!
 //! The best candidates by such scores are scored anew in f32. A bound on the error of the scores proves how many of a
-//! query's results are among its true neighbours; a query of which too few are proven is searched again in f32. So the
-//! recall target holds for every query, whatever the data, and what the data decides is the time.
+//! query's results are among its true neighbours; a query of which too few are proven is searched again, with more
+//! candidates or in f32. So the recall target holds for every query, whatever the data, and what the data decides is the
+//! time.
 
 use crate::graph::{Equation, Function, Tensor};
 use crate::ops::Op;
@@ -11,7 +12,7 @@ use crate::{CustomCall, DType, Result, Shape, VmapMethod, kernels};
 /// The precision of the scores by which a search of f32 vectors finds its candidates.
 ///
 /// Below [`Exact`](Precision::Exact), the best candidates are scored anew in f32, and the recall target is proven for
-/// each query by a bound on the error; queries for which that fails are searched again exactly.
+/// each query by a bound on the error; queries for which that fails are searched again, at last exactly.
 ///
 /// ```
 /// use xlann::lower::Precision;
@@ -70,14 +71,14 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// How many candidates are scored anew, of the `k` best rows: in int8 4 k for each 128 elements of the width, and 30 more; in
-/// bf16 2 k for each 256, and 10 more.
+/// How many candidates are scored anew, of the `k` best rows: in int8 4 k for each 128 elements of the width, in bf16 2 k for
+/// each 256, but as many at least, and a few more.
 ///
-/// Then few queries are searched again, of a hundred thousand to a million normally distributed vectors of any width, or of
-/// word vectors (cpp/bench/certificates.cc). The wider, the closer lie the scores, relative to their error.
+/// Then one query of twenty is searched again, or fewer, of a hundred thousand to a million normally distributed vectors of
+/// any width, or of word vectors (cpp/bench/certificates.cc). The wider, the closer lie the scores, relative to their error.
 pub(crate) fn candidates(dtype: DType, k: usize, width: usize, rows: usize) -> usize {
-    let (times, parts, more) = if dtype == DType::BF16 { (2, width / 256, 10) } else { (4, width / 128, 30) };
-    k.saturating_mul(times * parts.max(1)).saturating_add(more).min(rows)
+    let (times, of, more) = if dtype == DType::BF16 { (2, 256, 10) } else { (4, 128, 8) };
+    (k.saturating_mul(times).saturating_mul(width.max(of)) / of).saturating_add(more).min(rows)
 }
 
 /// A matrix of f32, `[.., n, d]`, of fewer digits.
