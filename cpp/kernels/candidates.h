@@ -53,8 +53,9 @@ static inline void reset(List<Key>& list, int64_t k, int64_t count, Key* keys, i
 
 // The size of a sample that a threshold is taken from, in runs of neighbours. About k * length / size of the whole
 // exceed its kth best, and of a whole in order up to run * length / size: that is as many as are in the sample where
-// `thrift` is 1, and thrift^2 times as many else, for those to which one that passes costs that much less. None where it
-// would be much beside the whole, or too few to tell.
+// `thrift` is 1, and thrift^2 times as many else, for those to which one that passes costs that much less. (A search
+// takes a better one than the kth, and half the size or twice would make no difference.) None where it would be much
+// beside the whole, or too few to tell.
 static inline int64_t sample_size(int64_t k, int64_t length, int64_t run, int64_t thrift) {
   const int64_t most = length / (8 * thrift);
   int64_t size = 2 * k;
@@ -63,9 +64,10 @@ static inline int64_t sample_size(int64_t k, int64_t length, int64_t run, int64_
   return size < 2 * k ? 0 : size;
 }
 
-// The rank of the element of a sample that a first threshold for the k best of the whole is taken from. Fewer than k are
-// above it only where so many of the sample are among them, of which k * samples / length are expected, as a rule with a
-// deviation of its square root: that is about one case in 10^5. Then the search has to be made again.
+// The rank of the element of a sample that a first threshold for the k best of the whole is taken from. Fewer than k
+// are above it only where so many of the sample are among them. As a rule k * samples / length are, with a deviation of
+// its square root: so many are in about one case of 10^5; more often where the best are stored side by side, as a
+// sample has runs of neighbours. Then the search has to be made again.
 static inline int64_t sample_rank(int64_t k, int64_t samples, int64_t length) {
   const double expected = static_cast<double>(k) * static_cast<double>(samples) / static_cast<double>(length);
   return at_most(k, static_cast<int64_t>(expected + 4 * std::sqrt(expected)) + 4);
@@ -100,8 +102,9 @@ struct Candidates {
 };
 
 // A number whose product with a scale, rounded, is at most the threshold, and so are those of all that are less: a
-// little below the quotient. Where there is none, NaN.
+// little below the quotient. NaN where there is none.
 static inline float before_scale(float threshold, float scale) {
+  if (threshold == INFINITY || (scale == 0 && threshold >= 0)) return INFINITY;
   const float quotient = threshold / scale;
   return quotient - (std::fabs(quotient) * 0x1p-20f + 0x1p-126f);
 }

@@ -100,8 +100,9 @@ struct FusedSearch {
   // Where above 0, at least ceil(certified_recall * k) results of each query are proven, by a bound on what the types
   // may have cost, to be among those of a search in f32. Queries whose candidates prove fewer are searched again: a few
   // among eight times as many, others, and those of which these prove too few, as if `type` were f32, with the same
-  // results. (Rows whose scores differ by less than sums in f32 round may stand for one another, as in any two searches
-  // in f32.) Nothing that is not finite is proven. Needs rerank_rows.
+  // results. So what a query finds beyond what is proven may depend on how many others of the call fail. (Rows whose
+  // scores differ by less than sums in f32 round may stand for one another, as in any two searches in f32.) Nothing
+  // that is not finite is proven. Needs rerank_rows.
   double certified_recall = 0;  // from 0 to 1
   // [2], with certified_recall: the greatest Euclidean norms of a row less the stored row, and of a stored row (in f32,
   // for s8 times its scale). They may be rounded as sums in f32 are.
@@ -113,7 +114,8 @@ struct FusedSearch {
 };
 
 // Bytes of scratch, of any alignment; 0 where the arguments are refused. At most about 64 MiB for a thread, but for
-// k in the millions (16 bytes for each of 2 k) and dimensions in the ten thousands.
+// k in the millions (16 bytes for each of 2 k), an eighth as many candidates that are to be certified, and dimensions
+// in the ten thousands.
 size_t fused_search_scratch(const FusedSearch& call, const Parallel& parallel);
 Status fused_search(const FusedSearch& call, void* scratch, size_t scratch_bytes, const Parallel& parallel);
 

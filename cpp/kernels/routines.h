@@ -41,7 +41,7 @@ struct Panel {
   const float* scales;     // of these queries, or null
   const int32_t* offsets;  // what the sum of a query's products starts from; form s8 only
   int32_t vectors;         // tile only
-  int32_t queries;         // stream only
+  int32_t queries;
   int32_t first;           // index of the first query among the candidates
   int64_t stride;          // stream only: elements from a query to the next
 };

@@ -79,7 +79,8 @@ bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t
   return streaming < tiles;
 }
 
-Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
+// `again` for queries that another search leaves over: they may be too few for all workers to have some.
+Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again = false) {
   Plan plan = {};
   plan.base = routines(call.instruction_set);
   plan.search = search_routines(call.instruction_set, call.type);
@@ -103,7 +104,7 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
                                               : call.path == Path::stream;
 
   const int64_t panels = (plan.group + panel - 1) / panel;
-  plan.by_rows = plan.streams || panels < 2 * threads || call.rows >= threads * at_least(2048, 8 * plan.kept);
+  plan.by_rows = again || plan.streams || panels < 2 * threads || call.rows >= threads * at_least(2048, 8 * plan.kept);
 
   const int64_t row_bytes = call.dimension * (search.widened && !plan.streams ? 4 : bytes_of(call.type));
   int64_t block = at_least(block_bytes / row_bytes, 24);
@@ -114,7 +115,7 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel) {
   plan.workers = at_most(workers_for(parallel, work), plan.by_rows ? blocks : panels);
   // Streaming takes rows as fast as memory gives them, whatever passes.
   plan.samples = plan.streams ? 0 : sample_size(plan.kept, call.rows, sample_run, 1);
-  plan.rank = sample_rank(plan.kept, plan.samples, call.rows);
+  plan.rank = plan.samples > 0 ? sample_rank(plan.kept, plan.samples, call.rows) : plan.kept;
   plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
   return plan;
 }
@@ -179,7 +180,8 @@ void reset_lists(const Plan& plan, Worker& worker, int64_t first, int64_t querie
 }
 
 uintptr_t address_of(const FusedSearch& call, int64_t row) {
-  return reinterpret_cast<uintptr_t>(call.database) + static_cast<uintptr_t>(row * call.dimension * bytes_of(call.type));
+  const int64_t row_bytes = call.dimension * bytes_of(call.type);
+  return reinterpret_cast<uintptr_t>(call.database) + static_cast<uintptr_t>(row * row_bytes);
 }
 
 Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t rows, Worker& worker) {
@@ -264,7 +266,7 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
     for (int64_t i = 0; i < found; ++i) {
       const int32_t index = index_of_ranked(best[i]);
       // They stand anywhere in memory.
-      prefetch_row(call, index_of_ranked(best[at_most(i + 4, found - 1)]));
+      if (i + 4 < found) prefetch_row(call, index_of_ranked(best[i + 4]));
       float score = plan.base->dot(worker.query, call.rerank_rows + index * call.dimension, call.dimension);
       if (l2) score -= call.half_norms[index];
       best[i] = ranked(key_of<int32_t>(score), index);
@@ -298,7 +300,8 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
         const Candidates& candidates = memory.workers[w].candidates;
         draw_sample(plan, call, panel, memory.workers[w]);
         for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
-          memory.shared[q] = candidates.lists[q].threshold;
+          // Whoever takes it takes one less.
+          memory.shared[q] = candidates.lists[q].threshold + 1;
         }
       }
     };
@@ -373,15 +376,15 @@ class Stages {
     if (certifies(call)) {
       FusedSearch again = call;
       again.candidates = times_as_wide * call.candidates;
-      if (again.candidates <= call.rows / times_as_wide) add(again, plan_of(again, parallel));
+      if (again.candidates <= call.rows / times_as_wide) add(again, plan_of(again, parallel, true));
       again = call;
       again.type = Type::f32;
       again.database = call.rerank_rows;
       again.scales = again.rerank_rows = again.errors = nullptr;
       again.certified_recall = 0;
-      add(again, plan_of(again, parallel));
+      add(again, plan_of(again, parallel, true));
     } else if (plan.rank < plan.kept) {
-      add(call, plan);
+      add(call, plan_of(call, parallel, true));
     }
     if (count_ > 1) stages_[count_ - 1].plan.rank = stages_[count_ - 1].plan.kept;
     int64_t groups = 0;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "../kernels/candidates.h"
 #include "../kernels/certify.h"
 #include "support.h"
 
@@ -421,6 +422,36 @@ void check_errors(Random& random) {
   CHECK(check(overflows) == 1, "overflow");
 }
 
+// So many rows exceed the first threshold that one less for it would be enough, however work is split.
+void check_misleading_sample() {
+  const Shape shape = {100, 2000, 40, 5, 25};
+  Problem problem(Type::f32, Type::f32, shape, Metric::inner_product, "misleading");
+  const int64_t samples = sample_size(shape.candidates, shape.rows, 24, 1);
+  CHECK(samples > 0 && sample_rank(shape.candidates, samples, shape.rows) <= 18, "no threshold to mislead");
+  for (int64_t i = 0; i < problem.queries.count(); ++i) problem.queries.set(i, 1);
+  for (int64_t i = 0; i < shape.rows; ++i) problem.rows.set(i * shape.dimension, 1);
+  const int64_t first = spread(0, samples, shape.rows, 24);
+  for (int64_t i = 0; i < 18; ++i) problem.rows.set((first + i) * shape.dimension, 1 + 0x1p-23);
+  for (int64_t i = 0; i < 5; ++i) {
+    // Between the parts of the sample.
+    const int64_t row = first + 24 + i;
+    for (int64_t j = 0; j < shape.dimension; ++j) {
+      problem.rows.set(row * shape.dimension + j, 1.25 + 0.001 * double(i * j));
+    }
+  }
+  for (int64_t i = 0; i < problem.rows.count(); ++i) problem.stored.set(i, problem.rows.get(i));
+  problem.measure();
+  for (InstructionSet set : all_sets) {
+    if (!supported(set)) continue;
+    FusedSearch call = problem.certified(1);
+    call.instruction_set = set;
+    call.path = Path::tile;
+    const Found found = search(call, 1);
+    for (int threads : {2, 5}) CHECK(same(found, search(call, threads)), "%s: %d threads", name(set), threads);
+    for (int64_t q = 0; q < shape.queries; ++q) CHECK(found.indices[size_t(5 * q)] == first + 28, "%s", name(set));
+  }
+}
+
 void check_refusals(Random& random) {
   auto problem = make(contents()[0], Type::s8, Type::f32, {1, 9, 4, 2, 3}, Metric::inner_product, random);
   const auto refused = [&](const char* what, double recall, bool candidates, bool errors) {
@@ -469,6 +500,7 @@ int main(int argc, char** argv) {
   check_adversaries(random);
   check_repeats(random, quick);
   check_errors(random);
+  check_misleading_sample();
   check_refusals(random);
   std::printf("certified_search: %d searches on 1, 2 and 5 threads\n", (int)searches);
 }

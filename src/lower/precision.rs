@@ -62,8 +62,8 @@ impl Precision {
     }
 }
 
-/// How many rows there must be for each candidate, that to find it pays.
-const ROWS_FOR_A_CANDIDATE: usize = 50;
+/// How many rows there must be for each candidate, that to find it pays, and to look at more (cpp/kernels/search.cc).
+const ROWS_FOR_A_CANDIDATE: usize = 64;
 
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
