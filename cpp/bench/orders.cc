@@ -71,8 +71,11 @@ void searching(int64_t rows, int64_t dimension, int64_t count, int64_t k) {
     }
     const int64_t samples = order == 4 ? sample_size(k, rows, 24, 1) : 0;
     for (int64_t at = 0; at < samples; at += 24) {
-      const auto first = database.begin() + spread(at, samples, rows, 24) * dimension;
-      std::fill(first, first + 24 * dimension, 10.f);
+      // All different: few are above a threshold that few of these are above.
+      for (int64_t i = 0; i < 24; ++i) {
+        const auto row = database.begin() + (spread(at, samples, rows, 24) + i) * dimension;
+        std::fill(row, row + dimension, 10 + random.uniform());
+      }
     }
     // Of positive numbers: each row is better, or worse, than the one before.
     for (float& x : queries) x = order == 0 || order == 3 ? random.normal() : 1 + random.uniform();
