@@ -362,7 +362,8 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
   for_each_task(parallel, static_cast<int>(plan.workers), work);
 }
 
-// More candidates, for the few queries whose results too few of them prove.
+// So many times as many candidates are looked at for queries of which too few are proven, where these are at most about
+// one in so many of the queries, and the candidates of the rows.
 constexpr int64_t times_as_wide = 8;
 
 // A search of all queries, and those that repeat it for queries that it fails for: of which too few rows pass the first

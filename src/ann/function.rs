@@ -51,7 +51,8 @@ pub fn search_function(
 ///
 /// Row i of the n rows is replica i mod `devices`' row i / `devices`. Its `database` parameter is its rows,
 /// `[n / devices, d]`, or padded as that of [`search_function`], and its norms are those of these rows. Where n mod
-/// `devices` rows are left over at the end, they are a last parameter, padded likewise, which is the same for all replicas, and all of them are candidates.
+/// `devices` rows are left over at the end, they are a last parameter, padded likewise, which is the same for all
+/// replicas, and all of them are candidates.
 ///
 /// Each replica searches its rows with the recall planned for all n, of whose neighbours it then has its share. By
 /// [`SearchOptions::aggregation`], the results are then those of [`search_function`], the same for every

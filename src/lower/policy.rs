@@ -70,10 +70,9 @@ pub enum Form {
     /// What is not aggregated has XLA's size. Neighbours that are stored side by side are lost as there.
     NativeTight,
     /// A [kernel](crate::kernels) of this crate's, in a custom call: exact, but at a lower [`Precision`] that the user
-    /// allows, and reads the operand once. Where the
-    /// operand is the products of queries and the rows of a database, by themselves or times a scale for each row, searched
-    /// for the largest, or half norms less such products, searched for the least, the scores are searched as they are
-    /// computed, and not kept.
+    /// allows, and reads the operand once. Where the operand is the products of queries and the rows of a database, by
+    /// themselves or times a scale for each row, searched for the largest, or half norms less such products, searched for
+    /// the least, the scores are searched as they are computed, and not kept.
     Kernel,
 }
 
