@@ -184,8 +184,8 @@ struct Search {
     CHECK(fused_search(call, scratch.data(), scratch.size(), parallel) == Status::ok, "search");
   }
 
-  // The share of queries that a search with a certified recall makes again in f32.
-  double repeated() {
+  // The share of results that the first candidates of a search with a certified recall prove.
+  double proven() {
     const Found found = search(without_certificate(call), threads);
     FusedSearch among = without_certificate(call);
     among.k = call.candidates, among.candidates = 0, among.rerank_rows = nullptr;
@@ -195,9 +195,9 @@ struct Search {
     int64_t count = 0;
     for (int64_t q = 0; q < call.query_count; ++q) {
       const float worst = all.values[size_t((q + 1) * call.candidates - 1)];
-      count += !certified(judged, q, call.metric == Metric::l2 ? -worst : worst);
+      count += xlann::proven(judged, q, call.metric == Metric::l2 ? -worst : worst);
     }
-    return double(count) / double(call.query_count);
+    return double(count) / double(call.query_count * call.k);
   }
 
   static FusedSearch without_certificate(FusedSearch call) {
@@ -246,7 +246,7 @@ double computing(const std::string& what, const Database& database, Type type, M
   const double recall = least_recall > 0 ? search.recall(database) : NAN;
   std::printf("%-46s %9.3f ms %8.1f G/s of %6.1f: %3.0f %%  recall %.3f", what.c_str(), 1e3 * seconds, rate, peak,
               100 * rate / peak, recall);
-  if (certified_recall > 0) std::printf("  %.1f %% of queries again", 100 * search.repeated());
+  if (certified_recall > 0) std::printf("  %.3f proven at once", search.proven());
   std::printf("\n");
   std::fflush(stdout);
   CHECK(!(recall < least_recall), "%s: recall %g", what.c_str(), recall);

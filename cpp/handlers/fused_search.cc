@@ -15,8 +15,8 @@
 // integer; 0, the default: none are scored anew), `certified_recall` (an f64 or f32 from 0 to 1; 0, the default: nothing
 // is certified), and those of Execution.
 //
-// With certified_recall, at least that share of each query's results is proven to be among those of a search of `rows`
-// in f32; queries for which it cannot be are searched again, at last so.
+// With certified_recall, at least that share of a search's results, of all its queries together, is proven to be among
+// those of a search of `rows` in f32; where it cannot be, queries are searched again, at last so.
 #include <algorithm>
 #include <atomic>
 

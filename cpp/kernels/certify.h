@@ -5,8 +5,8 @@
 
 namespace xlann {
 
-// Whether at least the share call.certified_recall of a query's k results, which stand in call.values, is proven.
-// `worst` is the worst score among its candidates as they were found; greater is better, for both metrics.
-bool certified(const FusedSearch& call, int64_t query, float worst);
+// How many of a query's k results, which stand in call.values, are proven. `worst` is the worst score among its
+// candidates as they were found; greater is better, for both metrics.
+int64_t proven(const FusedSearch& call, int64_t query, float worst);
 
 }  // namespace xlann

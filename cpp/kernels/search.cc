@@ -242,10 +242,10 @@ void prefetch_row(const FusedSearch& call, int64_t index) {
   for (int64_t i = 0; i < call.dimension * 4; i += 64) __builtin_prefetch(row + i);
 }
 
-// The results of a query from its candidates in the lists of `count` workers. Where it is given, `failed` becomes
-// whether there are too few of them, or too few are proven.
-void finish_query(const Plan& plan, const FusedSearch& call, const Worker* workers, int64_t count, int64_t place,
-                  int64_t query, Worker& worker, bool* failed) {
+// The results of a query from its candidates in the lists of `count` workers. How many of them are proven; -1 where
+// candidates are too few.
+int32_t finish_query(const Plan& plan, const FusedSearch& call, const Worker* workers, int64_t count, int64_t place,
+                     int64_t query, Worker& worker) {
   uint64_t* const best = worker.ranked;
   int64_t found = 0;
   for (int64_t w = 0; w < count; ++w) {
@@ -257,8 +257,7 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
       found = plan.kept;
     }
   }
-  if (failed != nullptr) *failed = found < plan.kept;
-  if (found < plan.kept) return;
+  if (found < plan.kept) return -1;
   const float worst = value_of(key_of_ranked(*std::min_element(best, best + found)));
   if (call.rerank_rows != nullptr) {
     const bool l2 = call.metric == Metric::l2;
@@ -279,12 +278,12 @@ void finish_query(const Plan& plan, const FusedSearch& call, const Worker* worke
     call.values[query * call.k + i] = call.metric == Metric::l2 ? 0 - score : score;
     call.indices[query * call.k + i] = index_of_ranked(best[i]);
   }
-  if (failed != nullptr && certifies(call)) *failed = !certified(call, query, worst);
+  return static_cast<int32_t>(certifies(call) ? proven(call, query, worst) : call.k);
 }
 
-// `failed` has a place for each query of the group, or is null.
+// `outcomes` become how many results of each query of the group are proven, ranked with its place in it.
 void search_group(const Plan& plan, const FusedSearch& call, const Parallel& parallel, const Memory& memory,
-                  const Group& group, bool* failed) {
+                  const Group& group, uint64_t* outcomes) {
   const PackedQueries& packed = memory.queries;
   const int64_t queries = group.queries;
   const int64_t panels = panel_count(plan.layout, queries);
@@ -333,8 +332,9 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
     std::atomic<int64_t> done{0};
     auto finish = [&](int w) {
       for (int64_t q; (q = done.fetch_add(1, std::memory_order_relaxed)) < queries;) {
-        finish_query(plan, call, memory.workers, plan.workers, q, group.query(q), memory.workers[w],
-                     failed == nullptr ? nullptr : failed + q);
+        outcomes[q] = ranked(
+            finish_query(plan, call, memory.workers, plan.workers, q, group.query(q), memory.workers[w]),
+            static_cast<int32_t>(q));
       }
     };
     for_each_task(parallel, static_cast<int>(at_most(plan.workers, queries)), finish);
@@ -354,8 +354,8 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
         routine(block_at(plan, call, first, plan.block, worker), panel, worker.candidates);
       }
       for (int64_t q = 0; q < count; ++q) {
-        finish_query(plan, call, &worker, 1, q, group.query(start + q), worker,
-                     failed == nullptr ? nullptr : failed + start + q);
+        outcomes[start + q] = ranked(finish_query(plan, call, &worker, 1, q, group.query(start + q), worker),
+                                     static_cast<int32_t>(start + q));
       }
     }
   };
@@ -366,10 +366,11 @@ void search_group(const Plan& plan, const FusedSearch& call, const Parallel& par
 // one in so many of the queries, and the candidates of the rows.
 constexpr int64_t times_as_wide = 8;
 
-// A search of all queries, and those that repeat it for queries that it fails for: of which too few rows pass the first
-// threshold, or too few results are proven. The last is one that cannot fail. As each pass goes through the whole
-// database, queries wait until they are as many as their search takes at a time. It is planned for all queries of the
-// call, so that its sums are those that a search of them all would have.
+// A search of all queries, and those that repeat it for some: those of which too few rows pass the first threshold, and
+// those of which the fewest results are proven, so many that of all others' results the share that is asked for is. The
+// last is one that cannot fail. As each pass goes through the whole database, queries wait until they are as many as
+// their search takes at a time. It is planned for all queries of the call, so that its sums are those that a search of
+// them all would have.
 class Stages {
  public:
   Stages(const FusedSearch& call, const Plan& plan, const Parallel& parallel, Arena& arena) : parallel_(parallel) {
@@ -388,13 +389,14 @@ class Stages {
       add(call, plan_of(call, parallel, true));
     }
     if (count_ > 1) stages_[count_ - 1].plan.rank = stages_[count_ - 1].plan.kept;
-    int64_t groups = 0;
+    int64_t groups = 0, largest = 0;
     for (int i = 0; i < count_; ++i) {
       Stage& stage = stages_[i];
       groups += stage.plan.group;
-      stage.failed = i + 1 < count_ ? arena.take<bool>(stage.plan.group) : nullptr;
+      largest = std::max(largest, stage.plan.group);
       stage.waiting = i > 0 ? arena.take<int32_t>(groups) : nullptr;
     }
+    outcomes_ = arena.take<uint64_t>(largest);
     arena_ = arena;
   }
 
@@ -420,26 +422,39 @@ class Stages {
   struct Stage {
     FusedSearch call;
     Plan plan;
-    bool* failed;      // for each query of the group at hand; null of the last
     int32_t* waiting;  // null of the first
     int64_t count;     // of those that wait
   };
 
-  void add(const FusedSearch& call, const Plan& plan) { stages_[count_++] = {call, plan, nullptr, nullptr, 0}; }
+  void add(const FusedSearch& call, const Plan& plan) { stages_[count_++] = {call, plan, nullptr, 0}; }
 
   void run(int at, const Group& group) {
     const Stage& stage = stages_[at];
     Arena arena = arena_;
-    search_group(stage.plan, stage.call, parallel_, lay_out(stage.plan, stage.call, arena), group, stage.failed);
-    if (stage.failed == nullptr) return;
-    const int64_t failures = std::count(stage.failed, stage.failed + group.queries, true);
+    search_group(stage.plan, stage.call, parallel_, lay_out(stage.plan, stage.call, arena), group, outcomes_);
+    if (at + 1 == count_) return;
+    const int64_t accepted = accept(stage.call, group.queries), failures = group.queries - accepted;
     // Where many fail, more candidates would not help them all.
     const int then = failures * times_as_wide < group.queries + times_as_wide ? at + 1 : count_ - 1;
     Stage& next = stages_[then];
-    for (int64_t i = 0; i < group.queries; ++i) {
-      if (stage.failed[i]) next.waiting[next.count++] = static_cast<int32_t>(group.query(i));
+    for (int64_t i = accepted; i < group.queries; ++i) {
+      next.waiting[next.count++] = static_cast<int32_t>(group.query(index_of_ranked(outcomes_[i])));
     }
     search_waiting(then, next.plan.group);
+  }
+
+  // How many queries need not be searched again, which become the first of the outcomes: as many as have, all in all,
+  // the share of their results proven.
+  int64_t accept(const FusedSearch& call, int64_t queries) {
+    std::sort(outcomes_, outcomes_ + queries, std::greater<uint64_t>());
+    const double share = call.certified_recall * static_cast<double>(call.k);
+    int64_t accepted = 0, proven = 0;
+    for (; accepted < queries; ++accepted) {
+      const int32_t here = key_of_ranked(outcomes_[accepted]);
+      proven += here;
+      if (here < 0 || static_cast<double>(proven) < share * static_cast<double>(accepted + 1)) break;
+    }
+    return accepted;
   }
 
   // Searches queries that wait, where they are so many.
@@ -456,6 +471,7 @@ class Stages {
   Arena arena_;  // what is left for the search at hand
   Stage stages_[3];
   int count_ = 0;
+  uint64_t* outcomes_;  // of the queries of the group at hand
 };
 
 }  // namespace

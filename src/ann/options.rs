@@ -49,9 +49,10 @@ pub struct SearchOptions {
     /// which takes half or a quarter of its memory more, and twice its memory while that is made; distances are those of
     /// the f32 vectors. Default: exact.
     ///
-    /// The recall target is then proven for each query; where that fails, the query is searched again, at last exactly, which
-    /// takes longer than an exact search from the start. So it is for all queries where a vector is not finite, or much
-    /// larger than most: the error that is reckoned with is the largest of any vector.
+    /// The recall of all queries of a search, the mean of theirs, is then proven to be at the target; where that fails, the
+    /// queries of which least is proven are searched again, at last exactly, which takes longer than an exact search from the
+    /// start. So it is for all queries where a vector is not finite, or much larger than most: the error that is reckoned
+    /// with is the largest of any vector.
     /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.
     pub precision: Precision,
     /// How many threads the target's kernels take, at most; by default all that XLA has.

@@ -226,7 +226,7 @@ pub(super) struct Reduction {
     /// What the database is rounded to.
     pub(super) dtype: DType,
     pub(super) candidates: usize,
-    /// What is proven of each query.
+    /// What is proven of the results of all queries.
     pub(super) recall_target: f32,
 }
 
@@ -455,14 +455,20 @@ impl Planner<'_> {
     /// The precision at which a kernel finds candidates, if below f32.
     fn reduction(&self) -> Option<Reduction> {
         let fusion = self.fusion.ok()?;
-        let recall_target = self.op.recall_target;
+        // Of a part of the rows: what the parts may miss of their own neighbours adds up.
+        let recall_target = match self.op.reduction_input_size_override {
+            Some(whole) if whole > fusion.rows => {
+                1.0 - (1.0 - self.op.recall_target) * (fusion.rows as f32 / whole as f32)
+            }
+            _ => self.op.recall_target,
+        };
         let dtype = match (fusion.reduced, self.options.precision) {
             _ if fusion.dtype != DType::F32 || fusion.scaled => return None,
             (Some(reduced), _) => reduced,
             (None, Precision::Auto) if fusion.queries < QUERIES_WORTH_ROUNDING => return None,
             (None, precision) => precision.dtype(recall_target, self.count, [fusion.rows, fusion.width])?,
         };
-        let candidates = candidates(dtype, self.count, fusion.width, fusion.rows);
+        let candidates = candidates(dtype, recall_target, self.count, fusion.width, fusion.rows);
         Some(Reduction { dtype, candidates, recall_target })
     }
 

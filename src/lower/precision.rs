@@ -1,9 +1,9 @@
 //! Searches whose scores are first computed from a database of fewer digits.
 //!
 //! The best candidates by such scores are scored anew in f32. A bound on the error of the scores proves how many of a
-//! query's results are among its true neighbours; a query of which too few are proven is searched again, with more
-//! candidates or in f32. So the recall target holds for every query, whatever the data, and what the data decides is the
-//! time.
+//! query's results are among its true neighbours. Where these are too few of all queries' results, those queries of which
+//! the fewest are proven are searched again, with more candidates or in f32. So the recall target holds for every search,
+//! whatever the data, and what the data decides is the time.
 
 use crate::graph::{Equation, Function, Tensor};
 use crate::ops::Op;
@@ -11,8 +11,9 @@ use crate::{CustomCall, DType, Result, Shape, VmapMethod, kernels};
 
 /// The precision of the scores by which a search of f32 vectors finds its candidates.
 ///
-/// Below [`Exact`](Precision::Exact), the best candidates are scored anew in f32, and the recall target is proven for
-/// each query by a bound on the error; queries for which that fails are searched again, at last exactly.
+/// Below [`Exact`](Precision::Exact), the best candidates are scored anew in f32, and a bound on the error proves the
+/// recall of all queries that are searched at once, which is the mean of theirs, to be at the target; where that fails,
+/// queries are searched again, at last exactly. With a target of 1 each of them is exact.
 ///
 /// ```
 /// use xlann::lower::Precision;
@@ -56,7 +57,7 @@ impl Precision {
             Precision::Auto if recall_target >= 1.0 => return None,
             Precision::Auto => kernels::fastest_below_f32()?,
         };
-        let candidates = candidates(dtype, k, width, rows);
+        let candidates = candidates(dtype, recall_target, k, width, rows);
         let pays = self != Precision::Auto || candidates <= rows / ROWS_FOR_A_CANDIDATE;
         (pays && candidates < rows).then_some(dtype)
     }
@@ -71,14 +72,17 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// How many candidates are scored anew, of the `k` best rows: in int8 4 k for each 128 elements of the width, in bf16 2 k for
-/// each 256, but as many at least, and a few more.
+/// How many candidates are scored anew, of the `k` best rows: the wider, the closer lie the scores, relative to their
+/// error.
 ///
-/// Then one query of twenty is searched again, or fewer, of a hundred thousand to a million normally distributed vectors of
-/// any width, or of word vectors (cpp/bench/certificates.cc). The wider, the closer lie the scores, relative to their error.
-pub(crate) fn candidates(dtype: DType, k: usize, width: usize, rows: usize) -> usize {
-    let (times, of, more) = if dtype == DType::BF16 { (2, 256, 10) } else { (4, 128, 8) };
-    (k.saturating_mul(times).saturating_mul(width.max(of)) / of).saturating_add(more).min(rows)
+/// Of a hundred thousand to a million normally distributed vectors of any width, or word vectors, they prove the recall
+/// that is asked for, or so nearly that few queries are searched again (cpp/bench/certificates.cc). For a target above
+/// 0.99 more candidates would not pay: of few queries more are looked at then.
+pub(crate) fn candidates(dtype: DType, recall_target: f32, k: usize, width: usize, rows: usize) -> usize {
+    let (per_width, more) = if dtype == DType::BF16 { (1024.0, 8.0) } else { (64.0, 16.0) };
+    let beyond = k as f64 * width as f64 / per_width + more;
+    let miss = 1.0 - f64::from(recall_target.min(0.99));
+    k.saturating_add((beyond * (1.0 - miss.ln()) / 4.0).ceil() as usize).min(rows)
 }
 
 /// A matrix of f32, `[.., n, d]`, of fewer digits.
