@@ -75,9 +75,10 @@ enum class Metric {
 // Products are summed in f32. For the types:
 // - f32, f16: rows and queries as they are.
 // - bf16: queries are rounded to bf16. avx512_bf16 takes subnormal numbers for 0 (its instruction does), others do not.
-// - s8: a row is scales[row] times its numbers. Queries are quantised likewise, to 127 steps of their greatest
-//   magnitude, and are taken for 0 where that is below 3.7e-37; sums of products are exact up to a dimension of 1032,
-//   and of 65536 with avx512_vnni until they are made f32. A query that is not finite has scores of NaN.
+// - s8: a row is scales[row] times its numbers; least work where each 24 rows, from the first on, have the same.
+//   Queries are quantised likewise, to 127 steps of their greatest magnitude, and are taken for 0 where that is below
+//   3.7e-37; sums of products are exact up to a dimension of 1032, and of 65536 with avx512_vnni until they are made
+//   f32. A query that is not finite has scores of NaN.
 // The sum of one score is taken in an order that depends on the instruction set, the path and the dimension, and on
 // nothing else. The path that is chosen depends on these and on how many queries are searched at a time: all, unless
 // the dimension, or k and the number of rows, are so large that the scratch memory has no room for as many.
@@ -98,11 +99,11 @@ struct FusedSearch {
   const float* rerank_rows = nullptr;  // [rows, dimension]
   int64_t candidates = 0;
   // Where above 0, at least this share of the results of all queries together is proven, by a bound on what the types
-  // may have cost, to be among those of a search in f32. Where the candidates prove less, the queries of which they prove
-  // least are searched again: a few among eight times as many, others, and those of which these prove too little, as if
-  // `type` were f32, with the same results. So what a query finds depends on what is proven of others; of a share of 1,
-  // only by rows whose scores differ by less than sums in f32 round, which may stand for one another, as in any two
-  // searches in f32. Nothing that is not finite is proven. Needs rerank_rows.
+  // may have cost, to be among those of a search in f32. Where the candidates prove less, the queries of which they
+  // prove least are searched again: a few among eight times as many, others, and those of which these prove too little,
+  // as if `type` were f32, with the same results. So what a query finds depends on what is proven of others; of a share
+  // of 1, only by rows whose scores differ by less than sums in f32 round, which may stand for one another, as in any
+  // two searches in f32. Nothing that is not finite is proven. Needs rerank_rows.
   double certified_recall = 0;  // from 0 to 1
   // [2], with certified_recall: the greatest Euclidean norms of a row less the stored row, and of a stored row (in f32,
   // for s8 times its scale). They may be rounded as sums in f32 are.

@@ -46,11 +46,17 @@ struct Panel {
   int64_t stride;          // stream only: elements from a query to the next
 };
 
+// At most so many rows of a block have one place among the best of a sample.
+constexpr int most_ranked_together = 6;
+
 using BlockRoutine = void (*)(const Block& block, const Panel& panel, Candidates& candidates);
 
 struct SearchRoutines {
   // Many queries: a block of rows in the widened form times a panel of queries.
   BlockRoutine tile;
+  // Of each query the greatest score of each few rows of a block takes its place among `rank` such, the greatest first,
+  // in `best`: [rank, vectors, lanes].
+  void (*rank_block)(const Block& block, const Panel& panel, float* best, int64_t rank);
   QueryForm form;
   bool widened;      // rows are made f32 first
   int32_t lanes;     // queries in a vector

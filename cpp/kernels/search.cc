@@ -60,6 +60,7 @@ struct Plan {
   int64_t block;       // rows
   int64_t samples;     // rows that a first threshold is taken from
   int64_t rank;        // of the row among them whose score it is
+  bool ranks_few;      // among the best of each few of them
   int64_t list_stride;
   QueryLayout layout;  // of a group
 };
@@ -77,6 +78,14 @@ bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t
   const int64_t tiles = at_least(vectors, 2) * ((dimension + step - 1) / step + 8) +
                         (search.widened ? 3 * (dimension / search.lanes + 1) : 0);
   return streaming < tiles;
+}
+
+// The rank in a sample of the row that gives the first threshold. Where there are many more rows, it is that among the
+// best of each few: to find these is less work, unless they are so many that each is compared with, and of rows that
+// are stored side by side and alike only some count.
+void take_rank(Plan& plan, int64_t rank) {
+  plan.rank = rank;
+  plan.ranks_few = rank <= 128 && plan.samples / most_ranked_together >= 2 * rank;
 }
 
 // `again` for queries that another search leaves over: they may be too few for all workers to have some.
@@ -115,7 +124,7 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again = fal
   plan.workers = at_most(workers_for(parallel, work), plan.by_rows ? blocks : panels);
   // Streaming takes rows as fast as memory gives them, whatever passes.
   plan.samples = plan.streams ? 0 : sample_size(plan.kept, call.rows, sample_run, 1);
-  plan.rank = plan.samples > 0 ? sample_rank(plan.kept, plan.samples, call.rows) : plan.kept;
+  take_rank(plan, plan.samples > 0 ? sample_rank(plan.kept, plan.samples, call.rows) : plan.kept);
   plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
   return plan;
 }
@@ -126,6 +135,7 @@ struct Worker {
   int32_t* keys;
   int32_t* indices;
   float* widened;
+  float* best;  // of each few rows of a sample, for each query of a panel
   uint64_t* ranked;
   float* query;
 };
@@ -155,6 +165,7 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
     worker.keys = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.indices = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
     worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
+    worker.best = arena.take<float>(plan.ranks_few ? plan.rank * panel : 0);
     worker.ranked = arena.take<uint64_t>(2 * plan.kept);
     worker.query = arena.take<float>(call.rerank_rows != nullptr ? call.dimension : 0);
     if (memory.workers != nullptr) memory.workers[w] = worker;
@@ -207,6 +218,8 @@ void draw_sample(const Plan& plan, const FusedSearch& call, const Panel& panel, 
   Candidates& candidates = worker.candidates;
   if (plan.samples == 0) return reset_lists(plan, worker, panel.first, panel.queries, call.rows, plan.kept);
   reset_lists(plan, worker, panel.first, panel.queries, call.rows, plan.rank);
+  const int64_t width = int64_t{plan.search->lanes} * panel.vectors;
+  if (plan.ranks_few) std::fill(worker.best, worker.best + plan.rank * width, -INFINITY);
   int32_t* const shared = candidates.shared;
   candidates.shared = nullptr;
   const auto place = [&](int64_t at) { return spread(at, plan.samples, call.rows, sample_run); };
@@ -214,13 +227,23 @@ void draw_sample(const Plan& plan, const FusedSearch& call, const Panel& panel, 
     Block block = block_at(plan, call, place(at), sample_run, worker);
     block.ahead = address_of(call, place(at_most(at + sample_run, plan.samples - 1)));
     block.ahead_bytes = call.dimension * bytes_of(call.type);
-    plan.search->tile(block, panel, candidates);
+    if (plan.ranks_few) {
+      plan.search->rank_block(block, panel, worker.best, plan.rank);
+    } else {
+      plan.search->tile(block, panel, candidates);
+    }
   }
   candidates.shared = shared;
   for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
     List<int32_t>& list = candidates.lists[q];
-    plan.base->use_as_sample(list);
-    const int32_t threshold = list.threshold;
+    int32_t threshold = lowest_key<int32_t>();
+    if (plan.ranks_few) {
+      const float score = worker.best[(plan.rank - 1) * width + q - panel.first];
+      if (score > -INFINITY) threshold = key_of<int32_t>(score) - 1;
+    } else {
+      plan.base->use_as_sample(list);
+      threshold = list.threshold;
+    }
     reset(list, plan.kept, call.rows, list.keys, list.indices);
     raise(list, threshold);
     spread_threshold(candidates, q);
@@ -388,7 +411,7 @@ class Stages {
     } else if (plan.rank < plan.kept) {
       add(call, plan_of(call, parallel, true));
     }
-    if (count_ > 1) stages_[count_ - 1].plan.rank = stages_[count_ - 1].plan.kept;
+    if (count_ > 1) take_rank(stages_[count_ - 1].plan, stages_[count_ - 1].plan.kept);
     int64_t groups = 0, largest = 0;
     for (int i = 0; i < count_; ++i) {
       Stage& stage = stages_[i];

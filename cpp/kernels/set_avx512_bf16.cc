@@ -37,7 +37,7 @@ struct MultiplyBf16 {
   using Accumulator = __m512;
   using Operand = __m512i;
   static constexpr int step = 2;
-  static constexpr bool overlaps = false;  // infinity times zero is none
+  static constexpr bool overlaps = false, whole = false;  // infinity times zero is none
   static Accumulator start(const Panel&, int) { return F32::zero(); }
   static Operand row(const uint16_t* p) { return _mm512_set1_epi32(read<int32_t>(p)); }
   static Operand row_part(const uint16_t* p, int) { return _mm512_set1_epi32(*p); }
@@ -71,6 +71,7 @@ struct StreamBf16 {
 
 extern const SearchRoutines avx512_bf16_search;
 const SearchRoutines avx512_bf16_search = {avx512_bf16::tile_of<avx512_bf16::MultiplyBf16>,
+                                          avx512_bf16::rank_block_of<avx512_bf16::MultiplyBf16>,
                                           QueryForm::bf16,
                                           false,
                                           avx512_bf16::F32::lanes,

@@ -41,7 +41,7 @@ struct MultiplyS8 {
   using Accumulator = F32::Keys;  // of __m512i, GCC 12 stores each sum in each step
   using Operand = __m512i;
   static constexpr int step = 4;
-  static constexpr bool overlaps = true;
+  static constexpr bool overlaps = true, whole = true;
   static Accumulator start(const Panel& panel, int v) { return read<F32::Keys>(panel.offsets + v * F32::lanes); }
   static Operand row(const int8_t* p) { return unsigned_of(_mm512_set1_epi32(read<int32_t>(p))); }
   // What is added to the missing elements meets zeros of the queries.
@@ -58,6 +58,29 @@ struct MultiplyS8 {
     return (F32::Keys)_mm512_dpbusd_epi32((__m512i)sum, row, queries);
   }
   static F32::Vector score(Accumulator sum) { return _mm512_cvtepi32_ps((__m512i)sum); }
+
+  // Whether no sum, times the scale of all rows, exceeds its bound: what is compared are whole numbers, which are less
+  // work than scores. The bounds are below what has to pass by more than is rounded here (before_scale), but where they
+  // are so small that they are 0: for that it is one less. Of those that no sum exceeds, none that is a whole number of
+  // 32 bits is left; NaN, and what is too low, becomes the lowest, which all exceed.
+  template <int vectors, int height>
+  static inline __attribute__((always_inline)) bool none_passes(const Accumulator (&sums)[height][vectors],
+                                                                const float* bounds, float scale) {
+    const __m512 inverse = _mm512_set1_ps(1 / scale), one = _mm512_set1_ps(1), highest = _mm512_set1_ps(0x1.fffffep30f);
+    bool none = true;
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      const __m512 quotient = _mm512_fmsub_ps(_mm512_loadu_ps(bounds + v * F32::lanes), inverse, one);
+      const __m512i bound = _mm512_cvt_roundps_epi32(_mm512_min_ps(highest, quotient),
+                                                     _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+      // Two chains take turns, as each waits for the one before.
+      __m512i greatest[2] = {(__m512i)sums[0][v], (__m512i)sums[1][v]};
+#pragma GCC unroll 16
+      for (int r = 2; r < height; ++r) greatest[r % 2] = _mm512_max_epi32(greatest[r % 2], (__m512i)sums[r][v]);
+      none = none & (_mm512_cmpgt_epi32_mask(_mm512_max_epi32(greatest[0], greatest[1]), bound) == 0);
+    }
+    return none;
+  }
 };
 
 struct StreamS8 {
@@ -85,6 +108,7 @@ struct StreamS8 {
 
 extern const SearchRoutines avx512_vnni_search;
 const SearchRoutines avx512_vnni_search = {avx512_vnni::tile_of<avx512_vnni::MultiplyS8>,
+                                          avx512_vnni::rank_block_of<avx512_vnni::MultiplyS8>,
                                           QueryForm::s8,
                                           false,
                                           avx512_vnni::F32::lanes,

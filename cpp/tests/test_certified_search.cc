@@ -37,12 +37,12 @@ struct Problem {
         queries(query_type, shape.queries * shape.dimension), scales(Type::f32, shape.rows),
         half_norms(Type::f32, shape.rows) {}
 
-  // Stores the rows, symmetrically quantised for s8, and measures what is lost.
-  void store() {
+  // Stores the rows, symmetrically quantised for s8 with one scale for so many of them, and measures what is lost.
+  void store(int64_t of_one_scale) {
     for (int64_t i = 0; i < shape.rows; ++i) {
-      const int64_t d = shape.dimension;
+      const int64_t d = shape.dimension, first = i - i % of_one_scale, last = at_most(first + of_one_scale, shape.rows);
       float greatest = 0;
-      for (int64_t j = 0; j < d; ++j) greatest = std::fmax(greatest, std::fabs(float(rows.get(i * d + j))));
+      for (int64_t j = first * d; j < last * d; ++j) greatest = std::fmax(greatest, std::fabs(float(rows.get(j))));
       if (!(greatest < INFINITY)) greatest = 127;
       const float scale = greatest / 127;
       scales.set(i, scale);
@@ -335,7 +335,7 @@ std::unique_ptr<Problem> make(const Content& content, Type type, Type query_type
   const int64_t d = shape.dimension;
   for (int64_t i = 0; i < shape.rows * d; ++i) problem->rows.set(i, content.row(random, i / d, i % d));
   for (int64_t i = 0; i < shape.queries * d; ++i) problem->queries.set(i, content.query(random, i / d, i % d));
-  problem->store();
+  problem->store(random.below(2) == 0 ? 1 : 24);
   return problem;
 }
 

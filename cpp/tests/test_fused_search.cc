@@ -216,13 +216,15 @@ std::unique_ptr<Problem> make(const Content& content, Type type, Type query_type
                               Random& random) {
   auto problem = std::make_unique<Problem>(type, query_type, shape, metric, content.what, content.exact);
   problem->scaled = type == Type::s8 || random.below(3) == 0;
+  const int64_t of_one_scale = random.below(2) == 0 ? 1 : 24;
   for (int64_t i = 0; i < shape.rows; ++i) {
     for (int64_t j = 0; j < shape.dimension; ++j) {
       double x = content.row(random, i, j);
       if (type == Type::s8) x = content.exact ? std::max(-128.0, std::min(127.0, x)) : std::floor(40 * x);
       problem->database.set(i * shape.dimension + j, x);
     }
-    problem->scales.set(i, content.exact ? std::exp2(double(random.below(3))) : 0.01 + 0.001 * double(random.below(9)));
+    const double scale = content.exact ? std::exp2(double(random.below(3))) : 0.01 + 0.001 * double(random.below(9));
+    problem->scales.set(i, i % of_one_scale == 0 ? scale : problem->scales.get(i - 1));
     problem->half_norms.set(i, content.half_norm * double(random.below(9)));
   }
   for (int64_t q = 0; q < shape.queries; ++q) {
@@ -299,6 +301,30 @@ void check_misleading_samples(Random& random) {
         for (Metric metric : {Metric::inner_product, Metric::l2}) {
           check(*make(content, type, Type::f32, shape, metric, random));
         }
+      }
+    }
+  }
+}
+
+// One scale for all rows, by which sums may be compared instead of scores: as streamed, where they are not.
+void check_scales(Random& random) {
+  const Shape shape = {70, 3000, 20, 10};
+  auto problem = make(contents()[0], Type::s8, Type::f32, shape, Metric::inner_product, random);
+  for (float scale : {1.f, 0.f, -0.f, -1.f, 1e-45f, 1e-38f, 0x1p-100f, 0x1p-99f, 1e-25f, 1e25f, 3e38f, INFINITY,
+                      -INFINITY, NAN}) {
+    for (int64_t i = 0; i < shape.rows; ++i) problem->scales.set(i, scale);
+    for (float size : {1e-36f, 1e-20f, 1.f, 1e20f, 1e38f}) {
+      Numbers queries(Type::f32, problem->queries.count());
+      for (int64_t i = 0; i < queries.count(); ++i) queries.set(i, size * problem->queries.get(i));
+      for (InstructionSet set : all_sets) {
+        if (!supported(set)) continue;
+        FusedSearch call = problem->call();
+        call.queries = queries.data();
+        call.instruction_set = set;
+        call.path = Path::stream;
+        const Found streamed = search(call, 1);
+        call.path = Path::tile;
+        CHECK(same(search(call, 2), streamed), "%s: rows times %g, queries times %g", name(set), scale, size);
       }
     }
   }
@@ -413,6 +439,7 @@ int main(int argc, char** argv) {
   check(*make(contents()[1], Type::s8, Type::f32, {2, 30, 70000, 3}, Metric::inner_product, random));
   check_reranking(random);
   if (!quick) check_misleading_samples(random);
+  check_scales(random);
   check_queries_that_are_not_finite();
   check_refusals();
   std::printf("fused_search: %d searches on 1, 2 and 5 threads\n", (int)searches);

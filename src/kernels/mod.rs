@@ -41,6 +41,8 @@
 //! | `threads` | s64 or s32 | 0 | so many of XLA's threads at most; 0: all |
 //! | `instruction_set` | string | `"automatic"` | or `"portable"`, `"avx2"`, `"avx512"`, `"avx512_bf16"`, `"avx512_vnni"`, `"neon"` |
 //!
+//! Rows of s8 are least work where each 24, from the first on, have the same scale.
+//!
 //! k is read off the results. Equal scores go to the lower index, -0.0 equals 0.0, and a NaN comes after everything else.
 //! Results do not depend on the number of threads. These are XLA's own, which the FFI lends (`thread_pool_schedule`): the
 //! kernels start none, so that two programs at once share the machine as XLA's do.
