@@ -296,7 +296,10 @@ void check_misleading_samples(Random& random) {
       content.row = [&](Random& numbers, int64_t row, int64_t) {
         return double(numbers.below(9) + (better[size_t(row)] ? 40 : 0));
       };
-      content.query = [](Random& numbers, int64_t, int64_t) { return double(1 + numbers.below(9)); };
+      // For every third, they are the worst.
+      content.query = [](Random& numbers, int64_t query, int64_t) {
+        return double(1 + numbers.below(9)) * (query % 3 == 0 ? -1 : 1);
+      };
       for (Type type : {Type::f32, Type::s8}) {
         for (Metric metric : {Metric::inner_product, Metric::l2}) {
           check(*make(content, type, Type::f32, shape, metric, random));
