@@ -81,8 +81,8 @@ bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t
 }
 
 // The rank in a sample of the row that gives the first threshold. Where there are many more rows, it is that among the
-// best of each few: to find these is less work, unless they are so many that each is compared with, and of rows that
-// are stored side by side and alike only some count.
+// best of each few. To keep these in order is less work than lists are, as long as the rank is low; and of alike rows
+// that are stored side by side only some count.
 void take_rank(Plan& plan, int64_t rank) {
   plan.rank = rank;
   plan.ranks_few = rank <= 128 && plan.samples / most_ranked_together >= 2 * rank;

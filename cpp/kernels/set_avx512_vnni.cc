@@ -59,10 +59,11 @@ struct MultiplyS8 {
   }
   static F32::Vector score(Accumulator sum) { return _mm512_cvtepi32_ps((__m512i)sum); }
 
-  // Whether no sum, times the scale of all rows, exceeds its bound: what is compared are whole numbers, which are less
-  // work than scores. The bounds are below what has to pass by more than is rounded here (before_scale), but where they
-  // are so small that they are 0: for that it is one less. Of those that no sum exceeds, none that is a whole number of
-  // 32 bits is left; NaN, and what is too low, becomes the lowest, which all exceed.
+  // Whether no sum, times the scale of all rows, exceeds its bound. Sums are compared as they are, with the bounds over
+  // the scale: that is less work than scores. The bounds have a relative margin for all that is rounded here
+  // (before_scale), which vanishes near 0: so one is subtracted. Sums are below 2^30.1. Greater bounds are cut to
+  // 2^31 - 128, which no sum exceeds; those below -2^31 and NaN become the lowest integer, which every sum does. Of NaN
+  // and another, the minimum is its second operand.
   template <int vectors, int height>
   static inline __attribute__((always_inline)) bool none_passes(const Accumulator (&sums)[height][vectors],
                                                                 const float* bounds, float scale) {

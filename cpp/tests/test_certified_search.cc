@@ -414,6 +414,26 @@ void check_repeats(Random& random, bool quick) {
   }
 }
 
+// Queries that are searched at several times, and wait for one another.
+void check_groups(Random& random) {
+  for (double recall : {0.5, 0.95}) {
+    const Shape shape = {1500, 6000, 3, 3000, 3020};
+    auto problem = make(contents()[0], Type::bf16, Type::f32, shape, Metric::inner_product, random);
+    const Found found = search(problem->certified(recall), 2), exact = search(problem->in_f32(), 2);
+    CHECK(same(found, search(problem->certified(recall), 1)), "recall %g", recall);
+    int64_t right = 0, differ = 0;
+    for (int64_t q = 0; q < shape.queries; ++q) {
+      const float worst = exact.values[size_t((q + 1) * shape.k - 1)];
+      for (int64_t i = 0; i < shape.k; ++i) {
+        right += found.values[size_t(q * shape.k + i)] >= worst - 1e-5f;
+      }
+      differ += !same(row_of(found, q, shape.k), row_of(exact, q, shape.k));
+    }
+    CHECK(double(right) >= recall * double(shape.k * shape.queries), "recall %g: %d right", recall, (int)right);
+    CHECK(differ > 0, "recall %g: all were searched again", recall);
+  }
+}
+
 void check_errors(Random& random) {
   const Shape shape = {5, 300, 8, 3, 30};
   auto problem = make(contents()[0], Type::s8, Type::f32, shape, Metric::inner_product, random);
@@ -470,12 +490,14 @@ void check_misleading_sample() {
   problem.measure();
   for (InstructionSet set : all_sets) {
     if (!supported(set)) continue;
-    FusedSearch call = problem.certified(1);
-    call.instruction_set = set;
-    call.path = Path::tile;
-    const Found found = search(call, 1);
-    for (int threads : {2, 5}) CHECK(same(found, search(call, threads)), "%s: %d threads", name(set), threads);
-    for (int64_t q = 0; q < shape.queries; ++q) CHECK(found.indices[size_t(5 * q)] == first + 28, "%s", name(set));
+    for (double recall : {1.0, 0.1}) {
+      FusedSearch call = problem.certified(recall);
+      call.instruction_set = set;
+      call.path = Path::tile;
+      const Found found = search(call, 1);
+      for (int threads : {2, 5}) CHECK(same(found, search(call, threads)), "%s: %d threads", name(set), threads);
+      for (int64_t q = 0; q < shape.queries; ++q) CHECK(found.indices[size_t(5 * q)] == first + 28, "%s", name(set));
+    }
   }
 }
 
@@ -529,6 +551,7 @@ int main(int argc, char** argv) {
   check_repeats(random, quick);
   check_errors(random);
   check_misleading_sample();
+  check_groups(random);
   check_refusals(random);
   std::printf("certified_search: %d searches on 1, 2 and 5 threads\n", (int)searches);
 }

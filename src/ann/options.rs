@@ -49,10 +49,11 @@ pub struct SearchOptions {
     /// which takes half or a quarter of its memory more, and twice its memory while that is made; distances are those of
     /// the f32 vectors. Default: exact.
     ///
-    /// The recall of all queries of a search, the mean of theirs, is then proven to be at the target; where that fails, the
+    /// The recall of all queries of a batch, the mean of theirs, is then proven to be at the target; where that fails, the
     /// queries of which least is proven are searched again, at last exactly, which takes longer than an exact search from the
     /// start. So it is for all queries where a vector is not finite, or much larger than most: the error that is reckoned
-    /// with is the largest of any vector.
+    /// with is the largest of any vector. What is found of a query depends on the others of its batch; with a recall target
+    /// of 1, each is exact.
     /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.
     pub precision: Precision,
     /// How many threads the target's kernels take, at most; by default all that XLA has.

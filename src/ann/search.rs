@@ -10,7 +10,7 @@ use crate::ann::options::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
 use crate::graph::{Function, Tensor};
-use crate::lower::{self, Choice};
+use crate::lower::{self, Choice, Precision, recall_of_part};
 use crate::pjrt::{Buffer, Executable, HostMemory};
 use crate::{Array, DType, Error, Result, Session, Shape};
 
@@ -60,8 +60,8 @@ pub struct Searcher {
     /// What every batch takes beside its queries, by device: its rows, then what is prepared of them, then the rows that
     /// all have.
     arguments: Vec<Vec<Buffer>>,
-    /// By the number of queries that each takes.
-    batches: Mutex<HashMap<usize, Arc<Batch>>>,
+    /// By the number of queries that each takes, and the least that are not there to fill it up.
+    batches: Mutex<HashMap<(usize, usize), Arc<Batch>>>,
 }
 
 /// The search of a fixed number of queries.
@@ -221,7 +221,7 @@ impl Searcher {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn prepare(&self, queries: usize) -> Result<(Vec<Choice>, Duration)> {
-        let batch = self.batch(self.batch_size(queries))?;
+        let batch = self.batch(queries)?;
         Ok((batch.choices.clone(), batch.compiled_in))
     }
 
@@ -260,10 +260,9 @@ impl Searcher {
         let (mut distances, mut indices) = (Vec::new(), Vec::new());
         for bytes in queries.as_bytes().chunks(self.batch_size(count) * row) {
             let filled = bytes.len() / row;
-            let size = self.batch_size(filled);
             let queries = convert(&Array::from_bytes(shape.with_dims([filled, width]), bytes)?, dtype)?;
-            let queries = filled_up(&queries, size);
-            let found = self.search_batch(&*self.batch(size)?, &queries)?;
+            let queries = filled_up(&queries, self.batch_size(filled));
+            let found = self.search_batch(&*self.batch(filled)?, &queries)?;
             for (result, bytes) in [(&found.distances, &mut distances), (&found.indices, &mut indices)] {
                 bytes.extend_from_slice(&result.as_bytes()[..filled * k * result.shape().dtype().size()]);
             }
@@ -328,20 +327,30 @@ impl Searcher {
         self.session.client().check_room(&format!("{given}"), self.devices(), uploaded, made, read_in_place)
     }
 
-    fn batch(&self, size: usize) -> Result<Arc<Batch>> {
+    /// The compiled search that answers so many queries.
+    fn batch(&self, queries: usize) -> Result<Arc<Batch>> {
+        let size = self.batch_size(queries);
+        // A recall that is proven of all is that of these: what fills up the batch may be all that is right.
+        let fewest = match self.options.precision {
+            Precision::Exact => size,
+            _ if queries >= size => size,
+            _ => size.next_power_of_two() / 2 + 1,
+        };
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(batch) = batches.get(&size) {
+        if let Some(batch) = batches.get(&(size, fewest)) {
             return Ok(Arc::clone(batch));
         }
         let start = Instant::now();
         let devices = self.devices();
         let capabilities = self.session.platform().capabilities;
+        let recall_target = recall_of_part(self.options.recall_target, fewest, size);
+        let options = SearchOptions { recall_target, ..self.options.clone() };
         let function =
-            search_function_for(capabilities, self.metric, &self.database, size, devices, &self.options)?;
-        let options = self.options.lowering();
+            search_function_for(capabilities, self.metric, &self.database, size, devices, &options)?;
+        let options = options.lowering();
         let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
-        batches.insert(size, Arc::clone(&batch));
+        batches.insert((size, fewest), Arc::clone(&batch));
         Ok(batch)
     }
 }

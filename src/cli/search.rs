@@ -32,7 +32,7 @@ pub struct SearchArguments {
     // Spelled out, as clap takes an `Option` for an optional argument.
     lowering: std::option::Option<Form>,
     /// The precision of the scores that find candidates in an f32 database, on targets with kernels: exact, auto, bf16 or
-    /// int8. Below exact, candidates are scored anew, and the recall target is proven for each query
+    /// int8. Below exact, candidates are scored anew, and the recall target is proven for all queries of a batch together
     #[arg(long, default_value = "exact", value_name = "P", value_parser = parse_precision)]
     precision: Precision,
     /// How many threads the target's kernels take, at most [default: all]

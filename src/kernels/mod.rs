@@ -37,7 +37,7 @@
 //! | `metric` | string | `"inner_product"` | or `"l2"`: the least half norm less product, for which half norms are an operand |
 //! | `scaled` | truth value | false | products are multiplied by the rows' scales, an operand; s8 always has it |
 //! | `candidates` | s64 or s32 | 0 | so many are found first, then scored anew by `rows`, an operand; 0: none are |
-//! | `certified_recall` | f32 or f64 | 0 | the share of the results of all queries `[q, d]` that is proven to be what a search of `rows` finds, with `errors`, an operand: the greatest norm of a row less the database's row, and of a database's row; where less is proven, the queries of which least is are searched again: a few among eight times as many candidates, others, and those of which that proves too little, in `rows` |
+//! | `certified_recall` | f32 or f64 | 0 | the share of the results of all queries `[q, d]` that is proven to be what a search of `rows` finds, with `errors`, an operand: the greatest norm of a row less the database's row, and of a database's row; where less is proven, those queries of which the least is proven are searched again: a few among eight times as many candidates, others, and those of which that proves too little, in `rows` |
 //! | `threads` | s64 or s32 | 0 | so many of XLA's threads at most; 0: all |
 //! | `instruction_set` | string | `"automatic"` | or `"portable"`, `"avx2"`, `"avx512"`, `"avx512_bf16"`, `"avx512_vnni"`, `"neon"` |
 //!

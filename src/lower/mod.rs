@@ -28,7 +28,7 @@ use crate::{Builder, Result};
 pub(crate) use approx_top_k::best_with;
 pub use policy::{Capabilities, Choice, Form};
 pub use precision::Precision;
-pub(crate) use precision::Reduced;
+pub(crate) use precision::{Reduced, recall_of_part};
 pub use stablehlo::stablehlo;
 
 /// What the caller decides of the lowering.

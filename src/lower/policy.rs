@@ -22,7 +22,7 @@ use std::num::NonZeroUsize;
 
 use crate::lower::Options;
 use crate::lower::fused::Search;
-use crate::lower::precision::{Precision, candidates};
+use crate::lower::precision::{Precision, candidates, recall_of_part};
 use crate::lower::two_stage::two_stage_buckets;
 use crate::ops::Operator;
 use crate::ops::approx_top_k::ApproxTopK;
@@ -387,7 +387,7 @@ impl Planner<'_> {
         let op = self.op;
         let whole = op.reduction_input_size_override;
         match plan {
-            Plan::Kernel { reduction: Some(reduction), .. } => Ok(reduction.recall_target.into()),
+            Plan::Kernel { reduction: Some(_), .. } => Ok(op.recall_target.into()),
             Plan::Sort | Plan::Blocks | Plan::Kernel { .. } => Ok(1.0),
             Plan::TwoStage { buckets } => {
                 let whole = whole.unwrap_or(self.size);
@@ -456,12 +456,8 @@ impl Planner<'_> {
     fn reduction(&self) -> Option<Reduction> {
         let fusion = self.fusion.ok()?;
         // Of a part of the rows: what the parts may miss of their own neighbours adds up.
-        let recall_target = match self.op.reduction_input_size_override {
-            Some(whole) if whole > fusion.rows => {
-                1.0 - (1.0 - self.op.recall_target) * (fusion.rows as f32 / whole as f32)
-            }
-            _ => self.op.recall_target,
-        };
+        let whole = self.op.reduction_input_size_override.unwrap_or(fusion.rows);
+        let recall_target = recall_of_part(self.op.recall_target, fusion.rows, whole);
         let dtype = match (fusion.reduced, self.options.precision) {
             _ if fusion.dtype != DType::F32 || fusion.scaled => return None,
             (Some(reduced), _) => reduced,
@@ -486,12 +482,12 @@ impl Planner<'_> {
                     scores = fusion.scores
                 )
             }
-            (Ok(fusion), Some(Reduction { dtype, candidates, recall_target })) => {
+            (Ok(fusion), Some(Reduction { dtype, candidates, .. })) => {
                 let precision = if dtype == DType::BF16 { Precision::Bf16 } else { Precision::Int8 };
                 format!(
                     "{} searched as they are computed, not kept, in {precision}; {candidates} candidates scored \
-                     anew, for a proven recall of {recall_target}",
-                    fusion.scores
+                     anew, for a proven recall of {}",
+                    fusion.scores, self.op.recall_target
                 )
             }
             (Err(why_not), _) => {

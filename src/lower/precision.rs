@@ -2,8 +2,8 @@
 //!
 //! The best candidates by such scores are scored anew in f32. A bound on the error of the scores proves how many of a
 //! query's results are among its true neighbours. Where these are too few of all queries' results, those queries of which
-//! the fewest are proven are searched again, with more candidates or in f32. So the recall target holds for every search,
-//! whatever the data, and what the data decides is the time.
+//! the fewest are proven are searched again, with more candidates or in f32. So the recall target holds for every batch of
+//! queries, whatever the data, and what the data decides is the time.
 
 use crate::graph::{Equation, Function, Tensor};
 use crate::ops::Op;
@@ -13,7 +13,8 @@ use crate::{CustomCall, DType, Result, Shape, VmapMethod, kernels};
 ///
 /// Below [`Exact`](Precision::Exact), the best candidates are scored anew in f32, and a bound on the error proves the
 /// recall of all queries that are searched at once, which is the mean of theirs, to be at the target; where that fails,
-/// queries are searched again, at last exactly. With a target of 1 each of them is exact.
+/// queries are searched again, at last exactly. What is found of one so depends on the others. With a target of 1 each of
+/// them is exact.
 ///
 /// ```
 /// use xlann::lower::Precision;
@@ -57,7 +58,8 @@ impl Precision {
             Precision::Auto if recall_target >= 1.0 => return None,
             Precision::Auto => kernels::fastest_below_f32()?,
         };
-        let candidates = candidates(dtype, recall_target, k, width, rows);
+        // For whatever target, so that each part of a database and of a batch takes the same.
+        let candidates = candidates(dtype, 1.0, k, width, rows);
         let pays = self != Precision::Auto || candidates <= rows / ROWS_FOR_A_CANDIDATE;
         (pays && candidates < rows).then_some(dtype)
     }
@@ -83,6 +85,16 @@ pub(crate) fn candidates(dtype: DType, recall_target: f32, k: usize, width: usiz
     let beyond = k as f64 * width as f64 / per_width + more;
     let miss = 1.0 - f64::from(recall_target.min(0.99));
     k.saturating_add((beyond * (1.0 - miss.ln()) / 4.0).ceil() as usize).min(rows)
+}
+
+/// The recall that a part of all results needs, so that it may miss no more of them than all may.
+pub(crate) fn recall_of_part(recall_target: f32, part: usize, whole: usize) -> f32 {
+    if part >= whole {
+        return recall_target;
+    }
+    let recall = 1.0 - (1.0 - f64::from(recall_target)) * part as f64 / whole as f64;
+    let rounded = recall as f32;
+    if f64::from(rounded) < recall { rounded.next_up() } else { rounded }
 }
 
 /// A matrix of f32, `[.., n, d]`, of fewer digits.
