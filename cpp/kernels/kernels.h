@@ -86,7 +86,7 @@ struct FusedSearch {
   Metric metric = Metric::inner_product;
   Type type = Type::f32;              // f32, bf16, f16 or s8
   const void* database = nullptr;     // [rows, dimension]
-  const float* scales = nullptr;      // [rows]; what products are multiplied by: needed for s8, not with re-scored others
+  const float* scales = nullptr;      // [rows]; of products: needed for s8, not with re-scored others
   const float* half_norms = nullptr;  // [rows]; l2 only
   int64_t rows = 0;                   // at most most_choices
   int64_t dimension = 0;              // at most 2^31 - 1

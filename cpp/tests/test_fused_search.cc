@@ -309,8 +309,8 @@ void check_misleading_samples(Random& random) {
   }
 }
 
-// One scale for all rows, by which sums may be compared instead of scores: as streamed, where they are not. In wide rows
-// sums have more digits than f32.
+// One scale for all rows, so that sums may be compared instead of scores: as streamed, where they are not. In wide
+// rows sums have more digits than f32.
 void check_scales(Random& random) {
   for (const Shape& shape : {Shape{70, 3000, 20, 10}, Shape{20, 200, 5000, 5}}) {
     const bool wide = shape.dimension > 1032;

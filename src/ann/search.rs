@@ -334,7 +334,7 @@ impl Searcher {
         let fewest = match self.options.precision {
             Precision::Exact => size,
             _ if queries >= size => size,
-            _ => size.next_power_of_two() / 2 + 1,
+            _ => size / 2 + 1,
         };
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(batch) = batches.get(&(size, fewest)) {
