@@ -314,7 +314,9 @@ void check_misleading_samples(Random& random) {
 void check_scales(Random& random) {
   for (const Shape& shape : {Shape{70, 3000, 20, 10}, Shape{20, 200, 5000, 5}}) {
     const bool wide = shape.dimension > 1032;
-    auto problem = make(contents()[0], Type::s8, Type::f32, shape, Metric::inner_product, random);
+    Content content = contents()[wide];
+    if (wide) content.row = content.query = [](Random& numbers, int64_t, int64_t) { return 110 + numbers.below(9); };
+    auto problem = make(content, Type::s8, Type::f32, shape, Metric::inner_product, random);
     for (float scale : {1.f, 0.f, -0.f, -1.f, 1e-45f, 1e-38f, 0x1p-100f, 0x1p-99f, 1e-25f, 1e25f, 3e38f, INFINITY,
                         -INFINITY, NAN}) {
       for (int64_t i = 0; i < shape.rows; ++i) problem->scales.set(i, scale);

@@ -60,8 +60,8 @@ pub struct Searcher {
     /// What every batch takes beside its queries, by device: its rows, then what is prepared of them, then the rows that
     /// all have.
     arguments: Vec<Vec<Buffer>>,
-    /// By the number of queries that each takes, and the least that are not there to fill it up.
-    batches: Mutex<HashMap<(usize, usize), Arc<Batch>>>,
+    /// By the number of queries that each takes, and the bits of its recall target.
+    batches: Mutex<HashMap<(usize, u32), Arc<Batch>>>,
 }
 
 /// The search of a fixed number of queries.
@@ -336,21 +336,22 @@ impl Searcher {
             _ if queries >= size => size,
             _ => size / 2 + 1,
         };
+        let recall_target = recall_of_part(self.options.recall_target, fewest, size);
+        let key = (size, recall_target.to_bits());
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(batch) = batches.get(&(size, fewest)) {
+        if let Some(batch) = batches.get(&key) {
             return Ok(Arc::clone(batch));
         }
         let start = Instant::now();
         let devices = self.devices();
         let capabilities = self.session.platform().capabilities;
-        let recall_target = recall_of_part(self.options.recall_target, fewest, size);
         let options = SearchOptions { recall_target, ..self.options.clone() };
         let function =
             search_function_for(capabilities, self.metric, &self.database, size, devices, &options)?;
         let options = options.lowering();
         let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
-        batches.insert((size, fewest), Arc::clone(&batch));
+        batches.insert(key, Arc::clone(&batch));
         Ok(batch)
     }
 }
