@@ -124,13 +124,14 @@ int main(int argc, char** argv) {
     if (option == "--only") only = value;
     CHECK((option == "--repeat" && repeat > 0) || option == "--only", "there is no %s %s", argv[i], value.c_str());
   }
-  // The second one is below what two workers share by rows.
+  // Many queries: workers share them. Fewer of them below: workers share the rows.
   for (int64_t rows : {1000, 2000, 5000, 30000, 100000}) {
     for (int64_t dimension : {4, 16, 32, 64, 128}) searching(rows, dimension, 1024, 10);
   }
   for (int64_t rows : {500, 1500}) searching(rows, 64, 1024, 100);
   for (int64_t k : {1, 100, 1000, 10000}) searching(100000, 64, 1024, k);
-  for (int64_t count : {1, 8, 128}) searching(100000, 16, count, 10);
+  for (int64_t count : {1, 8, 128, 256}) searching(100000, 16, count, 10);
+  for (int64_t rows : {5000, 30000, 100000}) searching(rows, 4, 256, 10);
   for (int64_t columns : {500, 2000, 8000, 30000, 100000, 1000000}) selecting(128, columns, 10);
   for (int64_t k : {1, 100, 1000, 4000}) selecting(128, 8000, k);
   for (int64_t k : {1, 100, 1000, 10000}) selecting(16, 100000, k);

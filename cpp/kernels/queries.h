@@ -15,7 +15,7 @@ struct QueryLayout {
   bool streams;     // query after query; else panels of vectors
   int64_t lanes;    // queries in a vector
   int64_t vectors;  // at most, in a panel
-  int64_t queries;  // at most, in a group
+  int64_t queries;  // at most
   int64_t steps;    // tiles: 4-byte units of a query
   int64_t stride;   // streams: elements of a query, with padding
 };

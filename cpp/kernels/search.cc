@@ -17,6 +17,10 @@ constexpr int64_t block_bytes = 256 << 10;
 // Candidates of one worker.
 constexpr int64_t list_bytes = 32 << 20;
 
+// Where workers share the queries: where rows are many, a worker goes through them for so many at least, and for four
+// times as many at most. Once for more is less to read, and more is no faster by then.
+constexpr int64_t least_share = 64, shares_together = 4;
+
 // Rows of a sample that stand together: as many as are a multiple of every tile's height.
 constexpr int64_t sample_run = 24;
 
@@ -56,13 +60,14 @@ struct Plan {
   bool streams;        // few queries: rows are read as they are
   bool by_rows;        // workers share the rows, and have lists for all queries; else they share the queries
   int64_t group;       // queries at a time
+  int64_t share;       // else: so many of them, or times as many, one worker takes at a time
   int64_t workers;
   int64_t block;       // rows
   int64_t samples;     // rows that a first threshold is taken from
   int64_t rank;        // of the row among them whose score it is
   bool ranks_few;      // among the best of each few of them
   int64_t list_stride;
-  QueryLayout layout;  // of a group
+  QueryLayout layout;  // of the queries that a worker has lists for
 };
 
 // What a row costs each way, in half cycles, of which a multiplication takes one. Streaming: for each query, its
@@ -103,17 +108,26 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again = fal
   plan.list_stride = list_stride(plan.kept, call.rows);
 
   const int64_t threads = at_least(parallel.threads, 1);
-  const int64_t room = list_bytes / (plan.list_stride * 8);
   const int64_t panel = int64_t{search.lanes} * search.vectors;
   const int64_t query_bytes = call.dimension * 4;
-  int64_t group = at_least(at_most(room, list_bytes / query_bytes), 1);
-  if (group > panel) group = group / panel * panel;
-  plan.group = at_most(group, call.query_count);
+  int64_t room = at_least(at_most(list_bytes / (plan.list_stride * 8), list_bytes / query_bytes), 1);
+  if (room > panel) room = room / panel * panel;
+  // Evenly spread, up to whole panels. What is proven of a group decides its results, which threads may not.
+  const int64_t groups = (call.query_count + room - 1) / room;
+  plan.group = at_most((call.query_count + groups * panel - 1) / (groups * panel) * panel, room);
+  plan.group = at_most(plan.group, call.query_count);
   plan.streams = call.path == Path::automatic ? streaming_is_cheaper(search, plan.group, call.dimension)
                                               : call.path == Path::stream;
 
-  const int64_t panels = (plan.group + panel - 1) / panel;
-  plan.by_rows = again || plan.streams || panels < 2 * threads || call.rows >= threads * at_least(2048, 8 * plan.kept);
+  // Where workers share the rows, each has a list for each query, and more rows pass in all than pass one list. Where
+  // they share the queries, some may have nothing to do in the end, and rows are read several times, and widened: where
+  // rows are many, that must be little.
+  const bool many_rows = call.rows >= threads * at_least(2048, 8 * plan.kept);
+  plan.share = many_rows ? (least_share + panel - 1) / panel * panel : panel;
+  const int64_t shares = (plan.group + plan.share - 1) / plan.share;
+  const int64_t idle = (threads - shares % threads) % threads;
+  const bool little = threads > 1 && shares >= 8 * threads && shares >= 32 * idle && !search.widened;
+  plan.by_rows = again || plan.streams || room < plan.share || (many_rows ? !little : shares < 2 * threads);
 
   const int64_t row_bytes = call.dimension * (search.widened && !plan.streams ? 4 : bytes_of(call.type));
   int64_t block = at_least(block_bytes / row_bytes, 24);
@@ -121,16 +135,18 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again = fal
   plan.block = at_most((block + 23) / 24 * 24, call.rows);
   const int64_t blocks = (call.rows + plan.block - 1) / plan.block;
   const double work = static_cast<double>(call.rows) * static_cast<double>(call.dimension * plan.group);
-  plan.workers = at_most(workers_for(parallel, work), plan.by_rows ? blocks : panels);
+  plan.workers = at_most(workers_for(parallel, work), plan.by_rows ? blocks : shares);
   // Streaming takes rows as fast as memory gives them, whatever passes.
   plan.samples = plan.streams ? 0 : sample_size(plan.kept, call.rows, sample_run, 1);
   take_rank(plan, plan.samples > 0 ? sample_rank(plan.kept, plan.samples, call.rows) : plan.kept);
-  plan.layout = layout_of(search, plan.streams, plan.group, call.dimension);
+  const int64_t together = plan.by_rows ? plan.group : at_most(shares_together, room / plan.share) * plan.share;
+  plan.layout = layout_of(search, plan.streams, together, call.dimension);
   return plan;
 }
 
 // One worker's own memory.
 struct Worker {
+  PackedQueries queries;  // shared with all where they share the rows
   Candidates candidates;
   int32_t* keys;
   int32_t* indices;
@@ -141,31 +157,29 @@ struct Worker {
 };
 
 struct Memory {
-  PackedQueries queries;
   int32_t* shared;
   Worker* workers;
 };
 
 Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
   Memory memory;
-  memory.queries = take_queries(plan.layout, arena);
-  memory.shared = arena.take<int32_t>(plan.group);
+  memory.shared = arena.take<int32_t>(plan.by_rows ? plan.group : 0);
   memory.workers = arena.take<Worker>(plan.workers);
-  const int64_t lanes = plan.search->lanes;
-  const int64_t panel = lanes * plan.search->vectors;
-  const int64_t lists = plan.by_rows ? (plan.group + lanes - 1) / lanes * lanes : panel;
+  const int64_t lanes = plan.search->lanes, queries = plan.layout.queries;
+  const int64_t lists = (queries + lanes - 1) / lanes * lanes;
+  Worker worker;
   for (int64_t w = 0; w < plan.workers; ++w) {
-    Worker worker;
+    if (w == 0 || !plan.by_rows) worker.queries = take_queries(plan.layout, arena);
     worker.candidates.lists = arena.take<List<int32_t>>(lists);
     worker.candidates.thresholds = arena.take<float>(lists);
     const bool late = call.scales != nullptr && call.half_norms == nullptr && !plan.streams;
     worker.candidates.bounds = late ? arena.take<float>(lists) : worker.candidates.thresholds;
-    worker.candidates.scales = late ? memory.queries.scales : nullptr;
+    worker.candidates.scales = late ? worker.queries.scales : nullptr;
     worker.candidates.shared = plan.by_rows ? memory.shared : nullptr;
-    worker.keys = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
-    worker.indices = arena.take<int32_t>(at_most(lists, plan.group) * plan.list_stride);
+    worker.keys = arena.take<int32_t>(queries * plan.list_stride);
+    worker.indices = arena.take<int32_t>(queries * plan.list_stride);
     worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
-    worker.best = arena.take<float>(plan.ranks_few ? plan.rank * panel : 0);
+    worker.best = arena.take<float>(plan.ranks_few ? plan.rank * lanes * plan.search->vectors : 0);
     worker.ranked = arena.take<uint64_t>(2 * plan.kept);
     worker.query = arena.take<float>(call.rerank_rows != nullptr ? call.dimension : 0);
     if (memory.workers != nullptr) memory.workers[w] = worker;
@@ -304,81 +318,93 @@ int32_t finish_query(const Plan& plan, const FusedSearch& call, const Worker* wo
   return static_cast<int32_t>(certifies(call) ? proven(call, query, worst) : call.k);
 }
 
-// `outcomes` become how many results of each query of the group are proven, ranked with its place in it.
-void search_group(const Plan& plan, const FusedSearch& call, const Parallel& parallel, const Memory& memory,
-                  const Group& group, uint64_t* outcomes) {
-  const PackedQueries& packed = memory.queries;
-  const int64_t queries = group.queries;
+// A block of rows goes through all panels that the worker has lists for. Meanwhile the block from row `then` on is asked
+// of memory, a part with each panel: with one, that panel would wait for it.
+void search_block(const Plan& plan, const FusedSearch& call, int64_t queries, int64_t first, int64_t then,
+                  Worker& worker) {
   const int64_t panels = panel_count(plan.layout, queries);
-  const BlockRoutine routine = plan.streams ? plan.search->stream : plan.search->tile;
-  if (plan.by_rows) {
-    std::fill(memory.shared, memory.shared + queries, lowest_key<int32_t>());
-    std::atomic<int64_t> prepared{0};
-    auto prepare = [&](int w) {
-      for (int64_t p; (p = prepared.fetch_add(1, std::memory_order_relaxed)) < panels;) {
-        pack_panel(plan.layout, call, group, p, packed);
-        if (plan.samples == 0) continue;
-        const Panel panel = panel_at(plan.layout, packed, queries, p);
-        const Candidates& candidates = memory.workers[w].candidates;
-        draw_sample(plan, call, panel, memory.workers[w]);
-        for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
-          // Whoever takes it takes one less.
-          memory.shared[q] = candidates.lists[q].threshold + 1;
-        }
-      }
-    };
-    for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), prepare);
-    std::atomic<int64_t> next{0};
-    auto work = [&](int w) {
-      Worker& worker = memory.workers[w];
-      reset_lists(plan, worker, 0, queries, call.rows, plan.kept);
-      const auto claim = [&] { return next.fetch_add(plan.block, std::memory_order_relaxed); };
-      for (int64_t first = claim(), then; first < call.rows; first = then) {
-        Block block = block_at(plan, call, first, plan.block, worker);
-        // The block after this one comes from memory while all panels go through this one. At once it would take longer
-        // than one panel, which then waits.
-        then = claim();
-        if (then < call.rows) {
-          block.ahead = address_of(call, then);
-          block.ahead_bytes = (call.dimension * bytes_of(call.type) + panels - 1) / panels;
-        }
-        if (worker.candidates.shared != nullptr) {
-          for (int32_t q = 0; q < queries; ++q) share_threshold(worker.candidates, q);
-        }
-        for (int64_t p = 0; p < panels; ++p) {
-          routine(block, panel_at(plan.layout, packed, queries, p), worker.candidates);
-          block.ahead += static_cast<uintptr_t>(block.ahead_bytes * plan.block);
-        }
-      }
-    };
-    for_each_task(parallel, static_cast<int>(plan.workers), work);
-    std::atomic<int64_t> done{0};
-    auto finish = [&](int w) {
-      for (int64_t q; (q = done.fetch_add(1, std::memory_order_relaxed)) < queries;) {
-        outcomes[q] = ranked(
-            finish_query(plan, call, memory.workers, plan.workers, q, group.query(q), memory.workers[w]),
-            static_cast<int32_t>(q));
-      }
-    };
-    for_each_task(parallel, static_cast<int>(at_most(plan.workers, queries)), finish);
-    return;
+  Block block = block_at(plan, call, first, plan.block, worker);
+  if (then < call.rows) {
+    block.ahead = address_of(call, then);
+    block.ahead_bytes = (call.dimension * bytes_of(call.type) + panels - 1) / panels;
   }
+  const BlockRoutine routine = plan.streams ? plan.search->stream : plan.search->tile;
+  for (int64_t p = 0; p < panels; ++p) {
+    routine(block, panel_at(plan.layout, worker.queries, queries, p), worker.candidates);
+    block.ahead += static_cast<uintptr_t>(block.ahead_bytes * plan.block);
+  }
+}
+
+// All workers search for all queries of the group, each among some of the rows. `outcomes` become how many results of
+// each query are proven, ranked with its place in the group.
+void search_by_rows(const Plan& plan, const FusedSearch& call, const Parallel& parallel, const Memory& memory,
+                    const Group& group, uint64_t* outcomes) {
+  const int64_t queries = group.queries, panels = panel_count(plan.layout, queries);
+  std::fill(memory.shared, memory.shared + queries, lowest_key<int32_t>());
+  std::atomic<int64_t> prepared{0};
+  auto prepare = [&](int w) {
+    Worker& worker = memory.workers[w];
+    for (int64_t p; (p = prepared.fetch_add(1, std::memory_order_relaxed)) < panels;) {
+      pack_panel(plan.layout, call, group, p, worker.queries);
+      if (plan.samples == 0) continue;
+      const Panel panel = panel_at(plan.layout, worker.queries, queries, p);
+      draw_sample(plan, call, panel, worker);
+      for (int32_t q = panel.first; q < panel.first + panel.queries; ++q) {
+        // Whoever takes it takes one less.
+        memory.shared[q] = worker.candidates.lists[q].threshold + 1;
+      }
+    }
+  };
+  for_each_task(parallel, static_cast<int>(at_most(plan.workers, panels)), prepare);
   std::atomic<int64_t> next{0};
   auto work = [&](int w) {
     Worker& worker = memory.workers[w];
-    for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < panels;) {
-      pack_panel(plan.layout, call, group, p, packed);
-      Panel panel = panel_at(plan.layout, packed, queries, p);
-      const int64_t start = panel.first, count = panel_queries(plan.layout, queries, p);
-      panel.first = 0;
-      if (worker.candidates.scales != nullptr) worker.candidates.scales = panel.scales;
-      draw_sample(plan, call, panel, worker);
-      for (int64_t first = 0; first < call.rows; first += plan.block) {
-        routine(block_at(plan, call, first, plan.block, worker), panel, worker.candidates);
+    reset_lists(plan, worker, 0, queries, call.rows, plan.kept);
+    const auto claim = [&] { return next.fetch_add(plan.block, std::memory_order_relaxed); };
+    for (int64_t first = claim(), then; first < call.rows; first = then) {
+      then = claim();
+      for (int32_t q = 0; q < queries; ++q) share_threshold(worker.candidates, q);
+      search_block(plan, call, queries, first, then, worker);
+    }
+  };
+  for_each_task(parallel, static_cast<int>(plan.workers), work);
+  std::atomic<int64_t> done{0};
+  auto finish = [&](int w) {
+    for (int64_t q; (q = done.fetch_add(1, std::memory_order_relaxed)) < queries;) {
+      outcomes[q] = ranked(
+          finish_query(plan, call, memory.workers, plan.workers, q, group.query(q), memory.workers[w]),
+          static_cast<int32_t>(q));
+    }
+  };
+  for_each_task(parallel, static_cast<int>(at_most(plan.workers, queries)), finish);
+}
+
+// As search_by_rows, but each worker searches for some of the queries, among all rows. The group has no list: for queries
+// that another search leaves over, workers share the rows.
+void search_by_queries(const Plan& plan, const FusedSearch& call, const Parallel& parallel, const Memory& memory,
+                       const Group& group, uint64_t* outcomes) {
+  std::atomic<int64_t> next{0};
+  auto work = [&](int w) {
+    Worker& worker = memory.workers[w];
+    for (;;) {
+      // Fewer towards the end, so that all workers have enough to do until then.
+      int64_t start = next.load(std::memory_order_relaxed), queries;
+      do {
+        const int64_t left = group.queries - start, round = 2 * plan.workers * plan.share;
+        queries = at_most(at_most((left + round - 1) / round * plan.share, plan.layout.queries), left);
+        if (queries == 0) return;
+      } while (!next.compare_exchange_weak(start, start + queries, std::memory_order_relaxed));
+      const Group part = {group.first + start, queries, nullptr};
+      for (int64_t p = 0; p < panel_count(plan.layout, queries); ++p) {
+        pack_panel(plan.layout, call, part, p, worker.queries);
+        draw_sample(plan, call, panel_at(plan.layout, worker.queries, queries, p), worker);
       }
-      for (int64_t q = 0; q < count; ++q) {
-        outcomes[start + q] = ranked(finish_query(plan, call, &worker, 1, q, group.query(start + q), worker),
-                                     static_cast<int32_t>(start + q));
+      for (int64_t first = 0; first < call.rows; first += plan.block) {
+        search_block(plan, call, queries, first, first + plan.block, worker);
+      }
+      for (int64_t q = 0; q < queries; ++q) {
+        const int32_t outcome = finish_query(plan, call, &worker, 1, q, part.query(q), worker);
+        outcomes[start + q] = ranked(outcome, static_cast<int32_t>(start + q));
       }
     }
   };
@@ -454,7 +480,8 @@ class Stages {
   void run(int at, const Group& group) {
     const Stage& stage = stages_[at];
     Arena arena = arena_;
-    search_group(stage.plan, stage.call, parallel_, lay_out(stage.plan, stage.call, arena), group, outcomes_);
+    const auto search = stage.plan.by_rows ? search_by_rows : search_by_queries;
+    search(stage.plan, stage.call, parallel_, lay_out(stage.plan, stage.call, arena), group, outcomes_);
     if (at + 1 == count_) return;
     const int64_t accepted = accept(stage.call, group.queries), failures = group.queries - accepted;
     // Where many fail, more candidates would not help them all.

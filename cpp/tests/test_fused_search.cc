@@ -283,7 +283,7 @@ void check_reranking(Random& random) {
 
 // The rows that a first threshold comes from are the best, or many of them are: too few others pass it.
 void check_misleading_samples(Random& random) {
-  for (const Shape& shape : {Shape{20, 33000, 3, 40}, Shape{700, 2100, 3, 40}, Shape{70, 9000, 7, 60}}) {
+  for (const Shape& shape : {Shape{20, 33000, 3, 40}, Shape{1100, 4500, 3, 40}, Shape{70, 9000, 7, 60}}) {
     const int64_t samples = sample_size(shape.k, shape.rows, 24, 1);
     CHECK(samples > 0 && sample_rank(shape.k, samples, shape.rows) < shape.k, "no threshold to mislead");
     for (int64_t share : {1, 3}) {
@@ -445,6 +445,11 @@ int main(int argc, char** argv) {
   for (const Content& content : contents()) {
     // Long enough for a threshold from a sample.
     if (!quick) check(*make(content, Type::f32, Type::f32, {20, 33000, 3, 5}, Metric::l2, random));
+  }
+  // Enough queries for two workers to share them, and not the many rows.
+  for (Type type : {Type::f32, Type::s8}) {
+    check(*make(contents()[1], type, Type::f32, {1200, 4500, 3, 5}, Metric::inner_product, random));
+    if (quick) break;
   }
   check(*make(contents()[1], Type::s8, Type::f32, {2, 30, 70000, 3}, Metric::inner_product, random));
   check_reranking(random);
