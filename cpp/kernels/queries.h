@@ -9,13 +9,13 @@
 
 namespace xlann {
 
-// How a group of queries is packed.
+// How queries are packed.
 struct QueryLayout {
   QueryForm form;
   bool streams;     // query after query; else panels of vectors
   int64_t lanes;    // queries in a vector
   int64_t vectors;  // at most, in a panel
-  int64_t queries;  // at most
+  int64_t queries;  // at most, at a time
   int64_t steps;    // tiles: 4-byte units of a query
   int64_t stride;   // streams: elements of a query, with padding
 };

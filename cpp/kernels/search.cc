@@ -17,8 +17,8 @@ constexpr int64_t block_bytes = 256 << 10;
 // Candidates of one worker.
 constexpr int64_t list_bytes = 32 << 20;
 
-// Where workers share the queries: where rows are many, a worker goes through them for so many at least, and for four
-// times as many at most. Once for more is less to read, and more is no faster by then.
+// Where workers share the queries, one goes through the rows for up to four shares of them at once: for more, it is no
+// faster. A share is one panel, but where rows are many so many queries at least: fewer would read them too often.
 constexpr int64_t least_share = 64, shares_together = 4;
 
 // Rows of a sample that stand together: as many as are a multiple of every tile's height.
@@ -60,7 +60,7 @@ struct Plan {
   bool streams;        // few queries: rows are read as they are
   bool by_rows;        // workers share the rows, and have lists for all queries; else they share the queries
   int64_t group;       // queries at a time
-  int64_t share;       // else: so many of them, or times as many, one worker takes at a time
+  int64_t share;       // where workers share the queries: one takes a multiple of so many at a time
   int64_t workers;
   int64_t block;       // rows
   int64_t samples;     // rows that a first threshold is taken from
@@ -119,9 +119,9 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again = fal
   plan.streams = call.path == Path::automatic ? streaming_is_cheaper(search, plan.group, call.dimension)
                                               : call.path == Path::stream;
 
-  // Where workers share the rows, each has a list for each query, and more rows pass in all than pass one list. Where
-  // they share the queries, some may have nothing to do in the end, and rows are read several times, and widened: where
-  // rows are many, that must be little.
+  // Where several workers share the rows, each has a list for each query, and more rows pass in all than pass one list.
+  // Where they share the queries, some may have nothing to do in the end, and rows are read several times, and widened:
+  // where rows are many, that must be little.
   const bool many_rows = call.rows >= threads * at_least(2048, 8 * plan.kept);
   plan.share = many_rows ? (least_share + panel - 1) / panel * panel : panel;
   const int64_t shares = (plan.group + plan.share - 1) / plan.share;
@@ -139,8 +139,9 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again = fal
   // Streaming takes rows as fast as memory gives them, whatever passes.
   plan.samples = plan.streams ? 0 : sample_size(plan.kept, call.rows, sample_run, 1);
   take_rank(plan, plan.samples > 0 ? sample_rank(plan.kept, plan.samples, call.rows) : plan.kept);
-  const int64_t together = plan.by_rows ? plan.group : at_most(shares_together, room / plan.share) * plan.share;
-  plan.layout = layout_of(search, plan.streams, together, call.dimension);
+  const int64_t together = at_most(shares_together, room / plan.share) * plan.share;
+  plan.layout = layout_of(search, plan.streams, plan.by_rows ? plan.group : at_most(together, plan.group),
+                          call.dimension);
   return plan;
 }
 

@@ -448,7 +448,7 @@ int main(int argc, char** argv) {
   }
   // Enough queries for two workers to share them, and not the many rows.
   for (Type type : {Type::f32, Type::s8}) {
-    check(*make(contents()[1], type, Type::f32, {1200, 4500, 3, 5}, Metric::inner_product, random));
+    check(*make(contents()[1], type, Type::f32, {1280, 4500, 3, 5}, Metric::inner_product, random));
     if (quick) break;
   }
   check(*make(contents()[1], Type::s8, Type::f32, {2, 30, 70000, 3}, Metric::inner_product, random));
