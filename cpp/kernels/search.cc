@@ -319,8 +319,8 @@ int32_t finish_query(const Plan& plan, const FusedSearch& call, const Worker* wo
   return static_cast<int32_t>(certifies(call) ? proven(call, query, worst) : call.k);
 }
 
-// A block of rows goes through all panels that the worker has lists for. Meanwhile the block from row `then` on is asked
-// of memory, a part with each panel: with one, that panel would wait for it.
+// A block of rows goes through all panels that the worker has lists for. Meanwhile the block from row `then` on is
+// asked of memory, a part with each panel: with one, that panel would wait for it.
 void search_block(const Plan& plan, const FusedSearch& call, int64_t queries, int64_t first, int64_t then,
                   Worker& worker) {
   const int64_t panels = panel_count(plan.layout, queries);
@@ -380,8 +380,8 @@ void search_by_rows(const Plan& plan, const FusedSearch& call, const Parallel& p
   for_each_task(parallel, static_cast<int>(at_most(plan.workers, queries)), finish);
 }
 
-// As search_by_rows, but each worker searches for some of the queries, among all rows. The group has no list: for queries
-// that another search leaves over, workers share the rows.
+// As search_by_rows, but each worker searches for some of the queries, among all rows. The group has no list: for
+// queries that another search leaves over, workers share the rows.
 void search_by_queries(const Plan& plan, const FusedSearch& call, const Parallel& parallel, const Memory& memory,
                        const Group& group, uint64_t* outcomes) {
   std::atomic<int64_t> next{0};
