@@ -118,12 +118,6 @@ int64_t panel_count(const QueryLayout& layout, int64_t queries) {
   return layout.streams ? 1 : (vectors_of(layout, queries) + layout.vectors - 1) / layout.vectors;
 }
 
-int64_t panel_queries(const QueryLayout& layout, int64_t queries, int64_t panel) {
-  if (layout.streams) return queries;
-  const int64_t first = first_vector(layout, queries, panel) * layout.lanes;
-  return at_most(first_vector(layout, queries, panel + 1) * layout.lanes, queries) - first;
-}
-
 Panel panel_at(const QueryLayout& layout, const PackedQueries& packed, int64_t queries, int64_t panel) {
   const int64_t vector = layout.streams ? 0 : first_vector(layout, queries, panel);
   const int64_t first = vector * layout.lanes;
@@ -132,7 +126,8 @@ Panel panel_at(const QueryLayout& layout, const PackedQueries& packed, int64_t q
   at.scales = packed.scales + first;
   at.offsets = packed.offsets + first;
   at.vectors = layout.streams ? 0 : static_cast<int32_t>(first_vector(layout, queries, panel + 1) - vector);
-  at.queries = static_cast<int32_t>(panel_queries(layout, queries, panel));
+  const int64_t left = queries - first;
+  at.queries = static_cast<int32_t>(layout.streams ? left : at_most(at.vectors * layout.lanes, left));
   at.first = static_cast<int32_t>(first);
   at.stride = layout.stride;
   return at;

@@ -31,7 +31,6 @@ PackedQueries take_queries(const QueryLayout& layout, Arena& arena);
 
 // Panels of `queries` queries; their vectors are spread evenly.
 int64_t panel_count(const QueryLayout& layout, int64_t queries);
-int64_t panel_queries(const QueryLayout& layout, int64_t queries, int64_t panel);
 Panel panel_at(const QueryLayout& layout, const PackedQueries& packed, int64_t queries, int64_t panel);
 
 // Queries that are searched together: consecutive ones of the call, or those of a list.
