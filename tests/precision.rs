@@ -229,6 +229,19 @@ fn parts_of_a_database_share_what_may_be_missed() {
 }
 
 #[test]
+fn neighbours_that_are_all_on_one_device_have_the_recall_of_all() {
+    let Ok(session) = cpu::PLATFORM.session_with_devices(4) else { return };
+    let part = normal([1000, 20], 3);
+    let far: Vec<f64> = part.iter().map(|x| 1e-3 * x).collect();
+    let database = f32s([4000, 20], &[&part[..], &far, &far, &far].concat());
+    let queries = f32s([40, 20], &normal([40, 20], 2));
+    let options = SearchOptions { precision: Precision::Int8, recall_target: 0.75, ..SearchOptions::new(10) };
+    let searcher = Searcher::over(&session, 4, database.clone(), Metric::InnerProduct, options).unwrap();
+    let found = searcher.search(&queries).unwrap();
+    assert!(mean_recall(&found, Metric::InnerProduct, &queries, &database) >= 0.75);
+}
+
+#[test]
 fn databases_over_devices_are_searched_at_any_precision() {
     let Ok(session) = cpu::PLATFORM.session_with_devices(3) else { return };
     let (queries, database) = (f32s([5, 20], &normal([5, 20], 2)), f32s([1000, 20], &normal([1000, 20], 3)));
