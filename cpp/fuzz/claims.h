@@ -89,6 +89,35 @@ inline AttributeClaim scalar(const char* name, double value) {
   return claim;
 }
 
+// A search by squared distances, of queries and a database that are there already.
+template <class Dims>
+Claim squared_distances(Bytes& bytes, Claim claim, const Dims& dims, int64_t n, int64_t k, int64_t q, int64_t d) {
+  claim.attributes.push_back({"metric", AttributeType::string, DataType::f32, 0, "squared_distance"});
+  constexpr DataType floats[] = {DataType::f32, DataType::bf16, DataType::f16, DataType::f64};
+  claim.arguments[0].type = floats[bytes.below(4)];
+  if (bytes.one_of(2)) {
+    const bool few = k >= 0 && n > k && n < 255;
+    const int64_t candidates = bytes.one_of(8) ? bytes.number() : few ? k + bytes.below(n - k + 1) : n;
+    constexpr double recalls[] = {0.9, 1, 0.25, 0, 1.01};
+    const double recall = recalls[bytes.one_of(8) ? bytes.below(5) : bytes.below(3)];
+    claim.arguments.push_back({DataType::f32, dims({n})});
+    claim.arguments.push_back({floats[bytes.below(3)], dims({n, d})});
+    claim.arguments.push_back({DataType::f32, dims({2})});
+    claim.attributes.push_back(scalar("candidates", DataType::s64, candidates));
+    claim.attributes.push_back(scalar("certified_recall", recall));
+    if (bytes.one_of(2)) {
+      claim.arguments.push_back({DataType::f32, dims({d})});
+      claim.attributes.push_back(scalar("centred", DataType::pred, 1));
+    }
+  } else {
+    claim.arguments.resize(2);
+    claim.attributes.erase(claim.attributes.begin(), claim.attributes.end() - 1);
+    claim.arguments[1].type = floats[bytes.below(4)];
+  }
+  claim.results = {{DataType::f64, dims({q, k})}, {DataType::s32, dims({q, k})}};
+  return claim;
+}
+
 // A call that fits, as long as its sizes do.
 inline Claim fitting(Bytes& bytes) {
   Claim claim;
@@ -115,7 +144,9 @@ inline Claim fitting(Bytes& bytes) {
     const bool scaled = bytes.one_of(4);
     if (scaled) claim.attributes.push_back(scalar("scaled", DataType::pred, 1 + bytes.below(2)));
     if (scaled || type == DataType::s8) claim.arguments.push_back({DataType::f32, dims({n})});
-    if (bytes.one_of(2)) {
+    const int64_t metric = bytes.below(3);
+    if (metric == 2) return squared_distances(bytes, claim, dims, n, k, q, d);
+    if (metric == 1) {
       claim.arguments.push_back({DataType::f32, dims({n})});
       claim.attributes.push_back({"metric", AttributeType::string, DataType::f32, 0, "l2"});
     }
@@ -164,16 +195,16 @@ inline void change(Claim& claim, Bytes& bytes) {
     case 6:
       if (!list.empty() && bytes.one_of(2)) {
         list.pop_back();
-      } else if (list.size() < 7) {
+      } else if (list.size() < 8) {
         list.push_back(list.empty() ? none : list.back());
       }
       break;
     case 7:
     case 8: {
       constexpr const char* names[] = {"threads", "instruction_set", "metric",           "candidates",
-                                       "least",   "scaled",          "certified_recall", "best", ""};
+                                       "least",   "scaled",          "certified_recall", "centred", ""};
       constexpr const char* texts[] = {"automatic",   "portable", "avx2",          "avx512", "avx512_bf16",
-                                       "avx512_vnni", "neon",     "inner_product", "l2",     "cosine", ""};
+                                       "avx512_vnni", "neon",     "inner_product", "l2",     "squared_distance", ""};
       AttributeClaim added = {names[bytes.below(9)], AttributeType(1 + bytes.below(4)), types[bytes.below(12)],
                               bytes.number(), texts[bytes.below(11)]};
       if (bytes.one_of(4)) added.name = bytes.text();
@@ -182,7 +213,7 @@ inline void change(Claim& claim, Bytes& bytes) {
         added.type = added.name == "instruction_set" || added.name == "metric" ? AttributeType::string
                                                                                : AttributeType::scalar;
         added.scalar = bytes.one_of(2) ? DataType::s32 : DataType::s64;
-        if (added.name == "least" || added.name == "scaled") added.scalar = DataType::pred;
+        if (added.name == "least" || added.name == "scaled" || added.name == "centred") added.scalar = DataType::pred;
         if (added.name == "certified_recall") added.scalar = bytes.one_of(2) ? DataType::f32 : DataType::f64;
       }
       claim.attributes.insert(bytes.one_of(2) ? claim.attributes.begin() : claim.attributes.end(), added);

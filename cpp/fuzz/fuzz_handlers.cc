@@ -88,7 +88,7 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
     for (const AttributeClaim& each : claim.attributes) {
       const bool shared = each.name == "threads" || each.name == "instruction_set";
       const bool of_search = each.name == "metric" || each.name == "scaled" || each.name == "candidates" ||
-                             each.name == "certified_recall";
+                             each.name == "certified_recall" || each.name == "centred";
       const bool own = claim.search ? of_search : each.name == "least";
       if (!shared && !own) return false;
     }
@@ -102,9 +102,10 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
     }
     if (!found || set->type != AttributeType::string) return false;
   }
-  bool least = false, scaled = false;
+  bool least = false, scaled = false, centred = false;
   double recall = 0;
-  if (!truth(claim, "least", least) || !truth(claim, "scaled", scaled) || !real(claim, "certified_recall", recall) ||
+  if (!truth(claim, "least", least) || !truth(claim, "scaled", scaled) || !truth(claim, "centred", centred) ||
+      !real(claim, "certified_recall", recall) ||
       !(recall >= 0 && recall <= 1) || (recall > 0 && candidates == 0)) {
     return false;
   }
@@ -123,34 +124,48 @@ bool fits(const Claim& claim, int64_t& choices, long double& work) {
   }
   const AttributeClaim* const metric = find(claim, "metric");
   if (metric != nullptr && metric->type != AttributeType::string) return false;
-  if (metric != nullptr && metric->text != "l2" && metric->text != "inner_product") return false;
-  const bool l2 = metric != nullptr && metric->text == "l2";
+  if (metric != nullptr && metric->text != "l2" && metric->text != "inner_product" &&
+      metric->text != "squared_distance") {
+    return false;
+  }
+  const bool squared = metric != nullptr && metric->text == "squared_distance", differences = squared && candidates == 0;
+  const bool measured = (metric != nullptr && metric->text == "l2") || (squared && !differences);
+  if (squared && (differences ? scaled : recall == 0)) return false;
+  if (centred && (!squared || differences)) return false;
   Sizes queries, database;
   if (claim.arguments.size() < 2 || !sizes(claim.arguments[0], 2, queries) || !sizes(claim.arguments[1], 2, database)) {
     return false;
   }
   const int64_t batch = queries.batch, q = queries.rows, n = database.rows, d = queries.columns;
   size_t next = 2;
-  if (!is_float(queries.type) || (!is_float(database.type) && database.type != DataType::s8) ||
+  if ((!is_float(queries.type) && !(squared && queries.type == DataType::f64)) ||
+      (!is_float(database.type) && database.type != (differences ? DataType::f64 : DataType::s8)) ||
       !is(database, database.type, queries, n, d)) {
     return false;
   }
   const bool quantised = database.type == DataType::s8;
-  if (claim.arguments.size() != next + (quantised || scaled) + l2 + (candidates != 0) + (recall > 0)) return false;
-  for (const size_t last = next + (quantised || scaled) + l2; next < last; ++next) {
+  if (claim.arguments.size() !=
+      next + (quantised || scaled) + measured + (candidates != 0) + (recall > 0) + centred) {
+    return false;
+  }
+  for (const size_t last = next + (quantised || scaled) + measured; next < last; ++next) {
     if (!sizes(claim.arguments[next], 1, operand) || !is(operand, DataType::f32, queries, 1, n)) return false;
   }
-  if (candidates != 0 && (!sizes(claim.arguments[next], 2, operand) || !is(operand, DataType::f32, queries, n, d) ||
-                          (scaled && !quantised))) {
+  if (candidates != 0 && (!sizes(claim.arguments[next], 2, operand) || (scaled && !quantised) ||
+                          !is(operand, squared && is_float(operand.type) ? operand.type : DataType::f32, queries, n,
+                              d))) {
     return false;
   }
   if (recall > 0 && (!sizes(claim.arguments[next + 1], 1, operand) || !is(operand, DataType::f32, queries, 1, 2))) {
     return false;
   }
+  if (centred && (!sizes(claim.arguments[next + 2], 1, operand) || !is(operand, DataType::f32, queries, 1, d))) {
+    return false;
+  }
   choices = n;
   work = static_cast<long double>(batch) * static_cast<long double>(q) * static_cast<long double>(n) *
          static_cast<long double>(d);
-  if (!is(values, DataType::f32, queries, q, k) || !is(indices, DataType::s32, queries, q, k) ||
+  if (!is(values, squared ? DataType::f64 : DataType::f32, queries, q, k) || !is(indices, DataType::s32, queries, q, k) ||
       n > xlann::most_choices || k > n || (candidates != 0 && (candidates < k || candidates > n))) {
     return false;
   }
@@ -269,6 +284,8 @@ void check_indices(const Claim& claim, const Memory& results, int64_t choices) {
   std::vector<int64_t> seen(static_cast<size_t>(choices), -1);
   for (int64_t i = 0; i < count; ++i) {
     const int32_t index = static_cast<const int32_t*>(indices.data)[i];
+    // What is no neighbour, of squared distances.
+    if (index == -1 && claim.results[0].type == DataType::f64) continue;
     CHECK(index >= 0 && index < choices, "index %d of %lld", index, static_cast<long long>(choices));
     CHECK(seen[size_t(index)] != i / k, "index %d twice", index);
     seen[size_t(index)] = i / k;

@@ -1,19 +1,23 @@
 // xlann_fused_search: the k best rows of a database for each query, without the scores in memory.
 //
 // Operands, in this order:
-// - queries [..., q, d], of f32, bf16 or f16
-// - database [..., n, d], of f32, bf16, f16 or s8, with the same leading sizes: a search for each of them
+// - queries [..., q, d], of f32, bf16 or f16; of f64, too, for squared distances
+// - database [..., n, d], of f32, bf16, f16 or s8, with the same leading sizes: a search for each of them; of f32, bf16, f16
+//   or f64 for squared distances without candidates
 // - scales f32[..., n], for a database of s8, whose rows are their scales times their numbers, and with the attribute
 //   `scaled`: what products are multiplied by
-// - half_norms f32[..., n], for the metric l2
-// - rows f32[..., n, d], with the attribute `candidates`: what the candidates are scored against anew
+// - half_norms f32[..., n], for the metric l2, and for squared distances with candidates
+// - rows f32[..., n, d], with the attribute `candidates`: what the candidates are scored against anew; of bf16 or f16, too,
+//   for squared distances
 // - errors f32[..., 2], with the attribute `certified_recall`: the greatest Euclidean norms of a row less the stored
 //   row, and of a stored row (a row of the database in f32, for s8 times its scale); NaN where one of them is
-// Results: values f32[..., q, k], and indices s32[..., q, k]; k is read off them.
-// Attributes: `metric` ("inner_product", the default: the greatest query . row; or "l2": the least
-// half_norm - query . row), `scaled` (a truth value; false, the default: only rows of s8 have scales), `candidates` (an
-// integer; 0, the default: none are scored anew), `certified_recall` (an f64 or f32 from 0 to 1; 0, the default: nothing
-// is certified), and those of Execution.
+// - centre f32[..., d], with the attribute `centred`: what the rows of the database are those of `rows` less
+// Results: values f32[..., q, k], f64 of squared distances, and indices s32[..., q, k]; k is read off them.
+// Attributes: `metric` ("inner_product", the default: the greatest query . row; "l2": the least half_norm - query . row;
+// or "squared_distance": the least sum of (query - row)^2), `scaled` (a truth value; false, the default: only rows of s8
+// have scales), `candidates` (an integer; 0, the default: none are scored anew), `certified_recall` (an f64 or f32 from 0
+// to 1; 0, the default: nothing is certified), `centred` (a truth value; false, the default), and those of Execution.
+// Squared distances with candidates are certified, and nothing else is centred.
 //
 // With certified_recall, at least that share of a search's results, of all its queries together, is proven to be among
 // those of a search of `rows` in f32; where it cannot be, queries are searched again, at last so.
@@ -31,20 +35,32 @@ namespace {
 using xla_ffi::DataType;
 
 struct Operands {
-  Matrix queries, database, scales, half_norms, rows, errors, values, indices;
+  Matrix queries, database, scales, half_norms, rows, errors, centre, values, indices;
 };
 
-bool read(Frame& frame, bool scaled, bool l2, bool rerank, bool certify, Operands& x) {
+// What the attributes ask for.
+struct Request {
+  Metric metric;
+  bool scaled, rerank, certify, centred;
+};
+
+bool read(Frame& frame, const Request& asked, Operands& x) {
   int64_t next = 2;
+  const bool rerank = asked.rerank, squared = asked.metric == Metric::squared_distance;
+  const bool measured = asked.metric == Metric::l2 || (squared && rerank);
   // The type of the database says how many operands there are.
   const int64_t given = frame.frame().arguments.count;
-  if (given >= 2 && given <= 6 && !frame.argument(1, "database", 2, x.database)) return false;
-  scaled |= x.database.type == DataType::s8;
-  if (!frame.counts({"queries", "database", scaled ? "scales" : nullptr, l2 ? "half_norms" : nullptr,
-                     rerank ? "rows" : nullptr, certify ? "errors" : nullptr}, 2) ||
+  if (given >= 2 && given <= 7 && !frame.argument(1, "database", 2, x.database)) return false;
+  const bool differences = squared && !rerank;
+  const bool scaled = asked.scaled || (x.database.type == DataType::s8 && !differences);
+  const DataType last = differences ? DataType::f64 : DataType::s8;
+  if (!frame.counts({"queries", "database", scaled ? "scales" : nullptr, measured ? "half_norms" : nullptr,
+                     rerank ? "rows" : nullptr, asked.certify ? "errors" : nullptr,
+                     asked.centred ? "centre" : nullptr}, 2) ||
       !frame.argument(0, "queries", 2, x.queries) ||
-      !frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16}) ||
-      !frame.has_type("database", x.database, {DataType::f32, DataType::bf16, DataType::f16, DataType::s8})) {
+      !frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16,
+                                             squared ? DataType::f64 : DataType::f32}) ||
+      !frame.has_type("database", x.database, {DataType::f32, DataType::bf16, DataType::f16, last})) {
     return false;
   }
   const int64_t leading = x.queries.rank - 2, n = x.database.rows, d = x.queries.columns;
@@ -54,13 +70,17 @@ bool read(Frame& frame, bool scaled, bool l2, bool rerank, bool certify, Operand
            frame.has_sizes(name, matrix, x.queries, leading, {size});
   };
   if (scaled && !vector("scales", n, x.scales)) return false;
-  if (l2 && !vector("half_norms", n, x.half_norms)) return false;
-  if (rerank && (!frame.argument(next++, "rows", 2, x.rows) || !frame.has_type("rows", x.rows, {DataType::f32}) ||
+  if (measured && !vector("half_norms", n, x.half_norms)) return false;
+  const DataType half[] = {squared ? DataType::bf16 : DataType::f32, squared ? DataType::f16 : DataType::f32};
+  if (rerank && (!frame.argument(next++, "rows", 2, x.rows) ||
+                 !frame.has_type("rows", x.rows, {DataType::f32, half[0], half[1]}) ||
                  !frame.has_sizes("rows", x.rows, x.queries, leading, {n, d}))) {
     return false;
   }
-  if (certify && !vector("errors", 2, x.errors)) return false;
-  return frame.result(0, "the values", 2, x.values) && frame.has_type("the values", x.values, {DataType::f32}) &&
+  if (asked.certify && !vector("errors", 2, x.errors)) return false;
+  if (asked.centred && !vector("centre", d, x.centre)) return false;
+  return frame.result(0, "the values", 2, x.values) &&
+         frame.has_type("the values", x.values, {squared ? DataType::f64 : DataType::f32}) &&
          frame.result(1, "the indices", 2, x.indices) && frame.has_type("the indices", x.indices, {DataType::s32}) &&
          frame.has_sizes("the values", x.values, x.queries, leading + 1, {x.values.columns}) &&
          frame.has_sizes("the indices", x.indices, x.queries, leading + 1, {x.values.columns});
@@ -78,6 +98,8 @@ int64_t size_of(DataType type) {
     case DataType::bf16:
     case DataType::f16:
       return 2;
+    case DataType::f64:
+      return 8;
     default:
       return 4;
   }
@@ -85,20 +107,21 @@ int64_t size_of(DataType type) {
 
 bool run(Frame& frame) {
   xla_ffi::Text metric{"inner_product", 13};
-  bool scaled = false;
+  bool scaled = false, centred = false;
   int64_t candidates = 0;
   double certified_recall = 0;
   Execution execution;
-  if (!frame.attributes({"metric", "scaled", "candidates", "certified_recall", "threads", "instruction_set"}) ||
-      !frame.attribute("metric", metric) || !frame.attribute("scaled", scaled) ||
+  if (!frame.attributes({"metric", "scaled", "candidates", "certified_recall", "centred", "threads",
+                         "instruction_set"}) ||
+      !frame.attribute("metric", metric) || !frame.attribute("scaled", scaled) || !frame.attribute("centred", centred) ||
       !frame.attribute("candidates", candidates) || !frame.attribute("certified_recall", certified_recall) ||
       !read_execution(frame, execution)) {
     return false;
   }
-  const bool l2 = equal(metric, "l2");
-  if (!l2 && !equal(metric, "inner_product")) {
+  const bool l2 = equal(metric, "l2"), squared = equal(metric, "squared_distance");
+  if (!l2 && !squared && !equal(metric, "inner_product")) {
     const int size = metric.size > 64 ? 64 : static_cast<int>(metric.size);
-    return frame.refuse("metric must be inner_product or l2, got %.*s", size, metric.data);
+    return frame.refuse("metric must be inner_product, l2 or squared_distance, got %.*s", size, metric.data);
   }
   if (!(certified_recall >= 0 && certified_recall <= 1)) {
     return frame.refuse("certified_recall must be from 0 to 1, got %g", certified_recall);
@@ -106,8 +129,21 @@ bool run(Frame& frame) {
   if (certified_recall > 0 && candidates == 0) {
     return frame.refuse("certified_recall must be 0 without candidates, got %g", certified_recall);
   }
+  if (squared && candidates != 0 && certified_recall == 0) {
+    return frame.refuse("certified_recall must be above 0 with candidates for squared distances, got 0");
+  }
+  if (squared && candidates == 0 && scaled) {
+    return frame.refuse("scaled must be false for squared distances without candidates");
+  }
+  if (centred && !(squared && candidates != 0)) {
+    return frame.refuse("centred must be false, but for squared distances with candidates");
+  }
+  const Request asked = {l2        ? Metric::l2
+                         : squared ? Metric::squared_distance
+                                   : Metric::inner_product,
+                         scaled, candidates != 0, certified_recall > 0, centred};
   Operands x;
-  if (!read(frame, scaled, l2, candidates != 0, certified_recall > 0, x)) return false;
+  if (!read(frame, asked, x)) return false;
   const int64_t n = x.database.rows, d = x.queries.columns, q = x.queries.rows, k = x.values.columns;
   if (n > most_choices) {
     return frame.refuse("database must be of at most %lld rows, got %lld", static_cast<long long>(most_choices),
@@ -133,7 +169,7 @@ bool run(Frame& frame) {
   ThreadPool pool(frame.frame(), execution.threads);
   const Parallel parallel = pool.parallel();
   FusedSearch common;
-  common.metric = l2 ? Metric::l2 : Metric::inner_product;
+  common.metric = asked.metric;
   common.type = type_of(x.database.type);
   common.rows = n;
   common.dimension = d;
@@ -142,16 +178,19 @@ bool run(Frame& frame) {
   common.k = k;
   common.candidates = candidates;
   common.certified_recall = certified_recall;
+  common.rerank_type = candidates == 0 ? Type::f32 : type_of(x.rows.type);
   common.instruction_set = execution.instruction_set;
   const auto search = [&](int64_t batch) {
     FusedSearch call = common;
     call.queries = at<char>(x.queries, batch * q * d * size_of(x.queries.type));
     call.database = at<char>(x.database, batch * n * d * size_of(x.database.type));
     call.scales = x.scales.data == nullptr ? nullptr : at<float>(x.scales, batch * n);
-    call.half_norms = l2 ? at<float>(x.half_norms, batch * n) : nullptr;
-    call.rerank_rows = candidates == 0 ? nullptr : at<float>(x.rows, batch * n * d);
+    call.half_norms = x.half_norms.data == nullptr ? nullptr : at<float>(x.half_norms, batch * n);
+    call.rerank_rows = candidates == 0 ? nullptr : at<char>(x.rows, batch * n * d * size_of(x.rows.type));
     call.errors = certified_recall > 0 ? at<float>(x.errors, batch * 2) : nullptr;
-    call.values = at<float>(x.values, batch * q * k);
+    call.centre = centred ? at<float>(x.centre, batch * d) : nullptr;
+    call.values = squared ? nullptr : at<float>(x.values, batch * q * k);
+    call.distances = squared ? at<double>(x.values, batch * q * k) : nullptr;
     call.indices = at<int32_t>(x.indices, batch * q * k);
     return call;
   };

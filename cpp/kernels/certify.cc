@@ -23,23 +23,57 @@ namespace xlann {
 // not where it is equal, as that row could have the lower index.
 // For l2, each of the four scores is a rounded difference of a product and h, off by u of its own magnitude, which is
 // that of r or worst but for what is added above: by 2 u (|r| + |worst|) together, for which 4 u is taken.
+namespace {
+
+// What the proof of one query stands on.
+struct Lost {
+  double g;         // what a sum of products is off by, relative to the product of norms
+  double lost;      // |x - x'| at most, but for the rounding of the products of scales with s8 numbers
+  double stored;    // |x'| at most
+  double tiny;      // the norm of what was taken for 0
+  double query;     // |q|
+  double rounding;  // |q - q'|
+  double used;      // |q'|
+  bool known;       // whether all this is
+
+  Lost(const FusedSearch& call, int64_t at)
+      : g(0), lost(0), stored(0), tiny(0), query(0), rounding(0), used(0), known(false) {
+    const double d = static_cast<double>(call.dimension), nu = (d + 16) * 0x1p-24;
+    if (!(nu < 1) || !(call.errors[0] >= 0 && call.errors[1] >= 0)) return;
+    g = nu / (1 - nu);
+    // Numbers below 2^-126 may have been taken for 0, squares of them by the caller too.
+    tiny = std::sqrt(d) * 0x1p-62;
+    // The caller's sums were rounded.
+    lost = call.errors[0] * (1 + g) + tiny;
+    stored = call.errors[1] * (1 + g) + tiny;
+    const QueryNorms norms = norms_of(call, at);
+    query = norms.query;
+    rounding = norms.lost + tiny;
+    used = query + rounding;
+    known = query < INFINITY;
+  }
+
+  // |x - x'| of a row whose |x'| is at most that.
+  double row(double stored) const { return lost + g * stored; }
+};
+
+// Whether no sum of products with a stored row of that norm overflowed; for s8 no sum times the row's scale either, before
+// the query's: that of its numbers is up to 127.
+bool in_range(const FusedSearch& call, const Lost& lost, double stored) {
+  const double quantised = call.type == Type::s8 ? 127 * std::sqrt(static_cast<double>(call.dimension)) * stored : 0;
+  return (lost.query + lost.used) * (lost.row(stored) + stored) + quantised < 1e38;
+}
+
+}  // namespace
+
 int64_t proven(const FusedSearch& call, int64_t query, float worst) {
-  const double d = static_cast<double>(call.dimension), nu = (d + 16) * 0x1p-24;
-  if (!(nu < 1)) return 0;
-  const double g = nu / (1 - nu);
-  // Numbers below 2^-126 may have been taken for 0, squares of them by the caller too.
-  const double tiny = std::sqrt(d) * 0x1p-62;
-  const double lost = call.errors[0], stored = call.errors[1];
-  if (!(lost >= 0 && stored >= 0)) return 0;
-  // The caller's sums were rounded, and the products of scales with s8 numbers.
-  const double e0 = lost + g * (lost + stored) + tiny, e1 = stored + g * stored + tiny;
-  const QueryNorms norms = norms_of(call, query);
-  const double norm = norms.query, rounding = norms.lost + tiny, used = norm + rounding;
-  // No sum overflowed, and for s8 no sum times a row's scale, before the query's: that of its numbers is up to 127.
-  const double greatest = (norm + used) * (e0 + e1) + (call.type == Type::s8 ? 127 * std::sqrt(d) * e1 : 0);
-  if (!(greatest < 1e38)) return 0;
-  const double bound =
-      (norm * e0 + rounding * e1 + g * (used * e1 + 3 * norm * (e0 + e1))) * (1 + 0x1p-20) + d * 0x1p-122;
+  const Lost lost(call, query);
+  if (!lost.known || !in_range(call, lost, lost.stored)) return 0;
+  const double row = lost.row(lost.stored);
+  const double bound = (lost.query * row + lost.rounding * lost.stored +
+                        lost.g * (lost.used * lost.stored + 3 * lost.query * (row + lost.stored))) *
+                           (1 + 0x1p-20) +
+                       static_cast<double>(call.dimension) * 0x1p-122;
 
   const bool l2 = call.metric == Metric::l2;
   const float* const values = call.values + query * call.k;
@@ -48,6 +82,39 @@ int64_t proven(const FusedSearch& call, int64_t query, float worst) {
     const double score = l2 ? -values[i] : values[i];
     const double difference = l2 ? 0x1p-22 * (std::fabs(score) + std::fabs(double{worst})) : 0;
     count += std::isfinite(score) && std::isfinite(worst) && score - worst > bound + difference;
+  }
+  return count;
+}
+
+// Why a squared distance is proven. Let q and x be a query and a row less the centre, in exact numbers, so that
+//   |q - x|^2 = |q|^2 - 2 s, with s = q . x - |x|^2 / 2.
+// The row less the centre was rounded to f32, then stored as x'; h is the half norm of the former as f32 sums give it, off by
+// g |x|^2 / 2. Suppose that a row that is no candidate is nearer than a result at the squared distance D. Then it is
+// within reach: |x| <= |q| + sqrt(D), or what the caller says of all rows (which may say nothing of rows of 2^100 and
+// beyond, and of those that are not finite: none is within reach). As above, its score q' . x' - h was computed to be
+// at most `worst`, and so
+//   s <= worst + u |worst| + |q| |x - x'| + |q - q'| |x'| + g (|q'| |x'| + |x|^2),
+// where the last term has g |x|^2 for the half norm and the rounding of the difference. If |q|^2 less twice that is D or
+// more, there is no such row; and if it is D (1 - 2^-20) or more, none that is nearer by more.
+int64_t proven_distances(const FusedSearch& call, int64_t query, float worst) {
+  const Lost lost(call, query);
+  if (!lost.known || !std::isfinite(worst)) return 0;
+  const double rounded = call.centre != nullptr ? 0x1p-23 : 0, scored = worst;
+  const double* const distances = call.distances + query * call.k;
+  int64_t count = 0;
+  for (; count < call.k; ++count) {
+    const double distance = distances[count];
+    if (distance == 0) continue;
+    // Of x' and of x.
+    const double stored = std::fmin(lost.stored, (lost.query + std::sqrt(distance) + lost.lost) / (1 - lost.g));
+    const double row = lost.row(stored), reach = stored + row;
+    // Half norms of greater ones overflow.
+    if (!(reach < 0x1p62 && in_range(call, lost, stored))) break;
+    const double bound = (lost.query * (row + rounded * reach) + lost.rounding * stored +
+                          lost.g * (lost.used * stored + reach * reach) + 0x1p-23 * std::fabs(scored)) *
+                             (1 + 0x1p-20) +
+                         static_cast<double>(call.dimension) * 0x1p-122;
+    if (!(distance * (1 - 0x1p-20) <= lost.query * lost.query - 2 * (scored + bound))) break;
   }
   return count;
 }

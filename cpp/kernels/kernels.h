@@ -66,15 +66,17 @@ Status select_k(const SelectK& call, void* scratch, size_t scratch_bytes, const 
 enum class Path { automatic, stream, tile };
 
 enum class Metric {
-  inner_product,  // the greatest query . row
-  l2,             // the least half_norms[row] - query . row
+  inner_product,     // the greatest query . row
+  l2,                // the least half_norms[row] - query . row
+  squared_distance,  // the least sum of (query - row)^2, to 2^-20 of it
 };
 
 // For each query the k best rows of the database, best first.
 //
 // Products are summed in f32. For the types:
 // - f32, f16: rows and queries as they are.
-// - bf16: queries are rounded to bf16. avx512_bf16 takes subnormal numbers for 0 (its instruction does), others do not.
+// - bf16: queries of bf16 as they are; others are rounded to bf16 where candidates are scored anew, and else not, where
+//   rows are made f32. avx512_bf16 takes subnormal numbers for 0 (its instruction does), others do not.
 // - s8: a row is scales[row] times its numbers; least work where each 24 rows, from the first on, have the same.
 //   Queries are quantised likewise, to 127 steps of their greatest magnitude, and are taken for 0 where that is below
 //   3.7e-37; sums of products are exact up to a dimension of 1032, and of 65536 with avx512_vnni until they are made
@@ -82,33 +84,45 @@ enum class Metric {
 // The sum of one score is taken in an order that depends on the instruction set, the path and the dimension, and on
 // nothing else. The path that is chosen depends on these and on how many queries are searched at a time: all, unless
 // the dimension, or k and the number of rows, are so large that the scratch memory has no room for as many.
+//
+// Squared distances are sums of squared differences in f64, for rows and queries of whatever size, as long as they are
+// below 2^1017. Without half norms, the search is by them alone: `database` is of f32, bf16, f16 or f64, and nothing is
+// given of what follows below. With half norms, candidates are found as by l2, in rows that are near the true ones, less a
+// centre; a bound on all that is lost on the way proves which of the results are right, and queries of which too few are
+// are searched again, at last by differences (certify.cc). Of rows whose squared distances differ by less than 2^-20 of
+// them either may be found. Rows at no distance, but NaN, are not found: where there are too few others, the last results
+// have the index -1 and the distance NaN.
 struct FusedSearch {
   Metric metric = Metric::inner_product;
-  Type type = Type::f32;              // f32, bf16, f16 or s8
+  Type type = Type::f32;              // f32, bf16, f16 or s8; f64 by differences
   const void* database = nullptr;     // [rows, dimension]
   const float* scales = nullptr;      // [rows]; of products: needed for s8, not with re-scored others
-  const float* half_norms = nullptr;  // [rows]; l2 only
+  const float* half_norms = nullptr;  // [rows]; of true rows, less the centre; not for inner products
   int64_t rows = 0;                   // at most most_choices
   int64_t dimension = 0;              // at most 2^31 - 1
-  Type query_type = Type::f32;    // f32, bf16 or f16
+  Type query_type = Type::f32;    // f32, bf16 or f16; f64 with squared distances
   const void* queries = nullptr;  // [query_count, dimension]
   int64_t query_count = 0;  // at most 2^26
   int64_t k = 0;  // 1 <= k <= rows
   // Where given, the best `candidates` (k <= candidates <= rows) are found as above, then scored against these rows
   // and the unrounded queries, and the k best of them returned.
-  const float* rerank_rows = nullptr;  // [rows, dimension]
+  const void* rerank_rows = nullptr;  // [rows, dimension]
+  Type rerank_type = Type::f32;       // bf16 and f16 too, with squared distances
   int64_t candidates = 0;
+  // With squared distances: what the rows of the database are less by, and queries are made less by; or null.
+  const float* centre = nullptr;  // [dimension]
   // Where above 0, at least this share of the results of all queries together is proven, by a bound on what the types
   // may have cost, to be among those of a search in f32. Where the candidates prove less, the queries of which they
   // prove least are searched again: a few among eight times as many, others, and those of which these prove too little,
   // as if `type` were f32, with the same results. So what a query finds depends on what is proven of others; with a
   // share of 1, that is no more than which of two rows it has whose scores differ by less than sums in f32 round.
-  // Nothing that is not finite is proven. Needs rerank_rows.
+  // Nothing that is not finite is proven. Needs rerank_rows. Squared distances: see above.
   double certified_recall = 0;  // from 0 to 1
-  // [2], with certified_recall: the greatest Euclidean norms of a row less the stored row, and of a stored row (in f32,
-  // for s8 times its scale). They may be rounded as sums in f32 are.
+  // [2], with certified_recall: the greatest Euclidean norms of a row (less the centre, in f32) less the stored row, and
+  // of a stored row (in f32, for s8 times its scale). They may be rounded as sums in f32 are.
   const float* errors = nullptr;
-  float* values = nullptr;     // [query_count, k]; -0.0 is returned as 0.0
+  float* values = nullptr;      // [query_count, k]; -0.0 is returned as 0.0
+  double* distances = nullptr;  // the same, where these are squared distances
   int32_t* indices = nullptr;  // [query_count, k]
   InstructionSet instruction_set = InstructionSet::automatic;
   Path path = Path::automatic;

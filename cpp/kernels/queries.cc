@@ -7,7 +7,7 @@
 namespace xlann {
 namespace {
 
-int64_t elements_in_unit(QueryForm form) { return form == QueryForm::f32 ? 1 : form == QueryForm::bf16 ? 2 : 4; }
+int64_t elements_in_unit(QueryForm form) { return form == QueryForm::bf16 ? 2 : form == QueryForm::s8 ? 4 : 1; }
 
 int64_t vectors_of(const QueryLayout& layout, int64_t queries) { return (queries + layout.lanes - 1) / layout.lanes; }
 
@@ -17,16 +17,25 @@ int64_t first_vector(const QueryLayout& layout, int64_t queries, int64_t panel) 
   return panel * (vectors / panels) + at_most(panel, vectors % panels);
 }
 
-float element(const FusedSearch& call, int64_t at) {
+double element(const FusedSearch& call, int64_t at) {
   switch (call.query_type) {
     case Type::bf16:
       return float_of_bf16(static_cast<const uint16_t*>(call.queries)[at]);
     case Type::f16:
       return float_of_f16(static_cast<const uint16_t*>(call.queries)[at]);
+    case Type::f64:
+      return static_cast<const double*>(call.queries)[at];
     default:
       return static_cast<const float*>(call.queries)[at];
   }
 }
+
+// Element j of a query, less the centre, for products with the stored rows.
+double centred(const FusedSearch& call, int64_t start, int64_t j) {
+  return element(call, start + j) - (call.centre == nullptr ? 0 : double{call.centre[j]});
+}
+
+bool rounds_to_bf16(const FusedSearch& call) { return call.type == Type::bf16 && call.rerank_rows != nullptr; }
 
 // What a query of a quantised search is multiplied by, to have numbers in [-127, 127].
 struct Quantiser {
@@ -37,7 +46,7 @@ struct Quantiser {
     float greatest = 0;
     bool finite = true;
     for (int64_t j = 0; j < call.dimension; ++j) {
-      const float magnitude = std::fabs(element(call, start + j));
+      const float magnitude = static_cast<float>(std::fabs(centred(call, start, j)));
       finite = finite && magnitude < INFINITY;
       greatest = magnitude > greatest ? magnitude : greatest;
     }
@@ -60,10 +69,15 @@ void pack_query(const QueryLayout& layout, const FusedSearch& call, int64_t quer
                 const PackedQueries& packed, Place place) {
   const int64_t dimension = call.dimension, start = query * dimension;
   char* const bytes = static_cast<char*>(packed.packed);
+  if (layout.form == QueryForm::f64) {
+    for (int64_t j = 0; j < dimension; ++j) reinterpret_cast<double*>(bytes)[place(j)] = element(call, start + j);
+    packed.scales[slot] = 1;
+    return;
+  }
   if (call.type != Type::s8) {
-    const bool rounds = call.type == Type::bf16;
+    const bool rounds = rounds_to_bf16(call);
     for (int64_t j = 0; j < dimension; ++j) {
-      const float x = element(call, start + j);
+      const float x = static_cast<float>(centred(call, start, j));
       if (layout.form == QueryForm::bf16) {
         reinterpret_cast<uint16_t*>(bytes)[place(j)] = bf16_of_float(x);
       } else {
@@ -76,7 +90,7 @@ void pack_query(const QueryLayout& layout, const FusedSearch& call, int64_t quer
   const Quantiser quantise(call, start);
   int32_t sum = 0;
   for (int64_t j = 0; j < dimension; ++j) {
-    const int32_t x = quantise(element(call, start + j));
+    const int32_t x = quantise(static_cast<float>(centred(call, start, j)));
     if (layout.form == QueryForm::s8) {
       reinterpret_cast<int8_t*>(bytes)[place(j)] = static_cast<int8_t>(x);
       sum += x;
@@ -106,8 +120,9 @@ QueryLayout layout_of(const SearchRoutines& search, bool streams, int64_t querie
 PackedQueries take_queries(const QueryLayout& layout, Arena& arena) {
   const int64_t padded = vectors_of(layout, layout.queries) * layout.lanes;
   PackedQueries packed;
-  const int64_t bytes = layout.streams ? layout.queries * layout.stride * (4 / elements_in_unit(layout.form))
-                                       : padded * layout.steps * 4;
+  const int64_t unit = unit_bytes(layout.form);
+  const int64_t bytes = layout.streams ? layout.queries * layout.stride * (unit / elements_in_unit(layout.form))
+                                       : padded * layout.steps * unit;
   packed.packed = arena.take<char>(bytes);
   packed.scales = arena.take<float>(padded);
   packed.offsets = arena.take<int32_t>(padded);
@@ -122,7 +137,7 @@ Panel panel_at(const QueryLayout& layout, const PackedQueries& packed, int64_t q
   const int64_t vector = layout.streams ? 0 : first_vector(layout, queries, panel);
   const int64_t first = vector * layout.lanes;
   Panel at;
-  at.packed = static_cast<char*>(packed.packed) + first * layout.steps * 4;
+  at.packed = static_cast<char*>(packed.packed) + first * layout.steps * unit_bytes(layout.form);
   at.scales = packed.scales + first;
   at.offsets = packed.offsets + first;
   at.vectors = layout.streams ? 0 : static_cast<int32_t>(first_vector(layout, queries, panel + 1) - vector);
@@ -138,7 +153,8 @@ void pack_panel(const QueryLayout& layout, const FusedSearch& call, const Group&
   const Panel at = panel_at(layout, packed, group.queries, panel);
   const int64_t unit = elements_in_unit(layout.form);
   const int64_t lanes = layout.streams ? at.queries : at.vectors * layout.lanes;
-  const int64_t bytes = layout.streams ? at.queries * layout.stride * (4 / unit) : lanes * layout.steps * 4;
+  const int64_t bytes = layout.streams ? at.queries * layout.stride * (unit_bytes(layout.form) / unit)
+                                       : lanes * layout.steps * unit_bytes(layout.form);
   const int64_t whole = call.dimension / unit;
   PackedQueries here = packed;
   here.packed = const_cast<void*>(at.packed);
@@ -161,7 +177,13 @@ void pack_panel(const QueryLayout& layout, const FusedSearch& call, const Group&
   }
 }
 
+int64_t unit_bytes(QueryForm form) { return form == QueryForm::f64 ? 8 : 4; }
+
 void read_query(const FusedSearch& call, int64_t query, float* to) {
+  for (int64_t j = 0; j < call.dimension; ++j) to[j] = static_cast<float>(element(call, query * call.dimension + j));
+}
+
+void read_query(const FusedSearch& call, int64_t query, double* to) {
   for (int64_t j = 0; j < call.dimension; ++j) to[j] = element(call, query * call.dimension + j);
 }
 
@@ -170,11 +192,12 @@ QueryNorms norms_of(const FusedSearch& call, int64_t query) {
   const Quantiser quantise(call, start);
   double whole = 0, lost = 0;
   for (int64_t j = 0; j < call.dimension; ++j) {
-    const float x = element(call, start + j);
-    double packed = x;
-    if (call.type == Type::bf16) packed = float_of_bf16(bf16_of_float(x));
-    if (call.type == Type::s8) packed = double{quantise.scale} * quantise(x);
-    whole += double{x} * x;
+    const double x = centred(call, start, j);
+    const float single = static_cast<float>(x);
+    double packed = single;
+    if (rounds_to_bf16(call)) packed = float_of_bf16(bf16_of_float(single));
+    if (call.type == Type::s8) packed = double{quantise.scale} * quantise(single);
+    whole += x * x;
     lost += (x - packed) * (x - packed);
   }
   return {std::sqrt(whole), std::sqrt(lost)};

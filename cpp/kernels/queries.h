@@ -16,7 +16,7 @@ struct QueryLayout {
   int64_t lanes;    // queries in a vector
   int64_t vectors;  // at most, in a panel
   int64_t queries;  // at most, at a time
-  int64_t steps;    // tiles: 4-byte units of a query
+  int64_t steps;    // tiles: units of a query
   int64_t stride;   // streams: elements of a query, with padding
 };
 
@@ -46,10 +46,14 @@ struct Group {
 void pack_panel(const QueryLayout& layout, const FusedSearch& call, const Group& group, int64_t panel,
                 const PackedQueries& packed);
 
-// A query in f32.
-void read_query(const FusedSearch& call, int64_t query, float* to);
+// Bytes of what a tile takes of a query in one step.
+int64_t unit_bytes(QueryForm form);
 
-// The Euclidean norms of a query, and of its difference to the query that is packed.
+// A query as it was given.
+void read_query(const FusedSearch& call, int64_t query, float* to);
+void read_query(const FusedSearch& call, int64_t query, double* to);
+
+// The Euclidean norms of a query, less the centre, and of its difference to the query that is packed.
 struct QueryNorms {
   double query;
   double lost;

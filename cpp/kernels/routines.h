@@ -30,11 +30,13 @@ enum class QueryForm {
   f32,   // floats
   bf16,  // pairs of bf16
   s8,    // four s8
+  f64,   // doubles, from which rows are subtracted
 };
 
 // Some queries, packed for a tile routine: for each step of the dimension `vectors` vectors with a query in each
-// lane, of 4 bytes: one float, two bf16 or four s8 of consecutive dimensions. What is missing at the end is zero; but
-// of s8, the last four come once more, with zeros for those that had their turn, as they are read in one go.
+// lane, of 4 bytes: one float, two bf16 or four s8 of consecutive dimensions; or of 8, one double. What is missing at the
+// end is zero; but of s8, the last four come once more, with zeros for those that had their turn, as they are read in one
+// go.
 // For a stream routine: query after query, padded with zeros.
 struct Panel {
   const void* packed;
@@ -67,7 +69,8 @@ struct SearchRoutines {
 };
 
 struct Routines {
-  SearchRoutines search[5];  // by type; none of f64
+  SearchRoutines search[5];      // by type; none of f64
+  SearchRoutines difference[5];  // by squared distances, by type; none of s8
   // Appends what passes of row[begin..end) to the list (of int64_t for f64), signs turned over for the least.
   void (*scan[5])(const void* row, int32_t begin, int32_t end, bool least, void* list);
   void (*widen[5])(const void* from, float* to, int64_t count);
@@ -78,6 +81,9 @@ struct Routines {
   void (*use_as_sample)(List<int32_t>& list);
   // dot(query, row), of f32.
   float (*dot)(const float* a, const float* b, int64_t dimension);
+  // The sum of squared differences of a query and a row.
+  double (*squared_distance)(const double* query, const float* row, int64_t dimension);
+  double (*squared_distance_f64)(const double* query, const double* row, int64_t dimension);
 };
 
 // The tables of a supported set; automatic takes the best one for the type. Null where it is not supported.

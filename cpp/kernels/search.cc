@@ -37,19 +37,33 @@ int64_t bytes_of(Type type) {
   }
 }
 
+// Squared distances to all rows, rather than to candidates.
+bool by_differences(const FusedSearch& call) {
+  return call.metric == Metric::squared_distance && call.half_norms == nullptr;
+}
+
+bool is_half(Type type) { return type == Type::bf16 || type == Type::f16; }
+
 bool valid(const FusedSearch& call) {
-  const bool scaled = call.type == Type::s8 ? call.scales != nullptr
-                                            : call.scales == nullptr || call.rerank_rows == nullptr;
-  const bool measured = (call.half_norms != nullptr) == (call.metric == Metric::l2);
+  const bool squared = call.metric == Metric::squared_distance, differences = by_differences(call);
+  const bool scaled = call.type == Type::s8 ? call.scales != nullptr && !differences
+                                            : call.scales == nullptr || (call.rerank_rows == nullptr && !squared);
+  const bool measured = squared || (call.half_norms != nullptr) == (call.metric == Metric::l2);
   const bool sized = call.rows >= 1 && call.rows <= most_choices && call.dimension >= 1 &&
                      call.dimension <= INT32_MAX && call.query_count >= 0 && call.query_count <= int64_t{1} << 26;
   const bool counted = call.k >= 1 && call.k <= call.rows &&
                        (call.rerank_rows == nullptr || (call.k <= call.candidates && call.candidates <= call.rows));
-  const bool asked = call.query_type == Type::f32 || call.query_type == Type::bf16 || call.query_type == Type::f16;
+  const bool asked = call.query_type == Type::f32 || is_half(call.query_type) ||
+                     (squared && call.query_type == Type::f64);
   const bool certifies = call.certified_recall > 0;
+  const bool exact = squared ? certifies != differences && (differences ? call.centre == nullptr
+                                                                        : call.rerank_type == Type::f32 ||
+                                                                              is_half(call.rerank_type))
+                             : call.centre == nullptr && call.rerank_type == Type::f32;
   const bool provable = call.certified_recall >= 0 && call.certified_recall <= 1 &&
                         (!certifies || call.rerank_rows != nullptr) && (call.errors != nullptr) == certifies;
-  return call.type != Type::f64 && scaled && measured && sized && counted && asked && provable;
+  return (call.type != Type::f64 || differences) && scaled && measured && sized && counted && asked && provable &&
+         exact;
 }
 
 // Everything about a call that its sizes decide.
@@ -97,19 +111,26 @@ void take_rank(Plan& plan, int64_t rank) {
 Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again = false) {
   Plan plan = {};
   plan.base = routines(call.instruction_set);
-  plan.search = search_routines(call.instruction_set, call.type);
   if (plan.base == nullptr || call.query_count == 0) return plan;
+  // Queries that are not scored anew are not to be rounded.
+  const bool rounds = call.rerank_rows != nullptr || call.query_type == Type::bf16;
+  plan.search = by_differences(call)                      ? &plan.base->difference[static_cast<int>(call.type)]
+                : call.type == Type::bf16 && !rounds ? &plan.base->search[static_cast<int>(call.type)]
+                                                          : search_routines(call.instruction_set, call.type);
   // Sums of products of u8 and s8 fit 32 bits so far.
   if (plan.search->form == QueryForm::s8 && call.dimension > 65536) {
     plan.search = &plan.base->search[static_cast<int>(Type::s8)];
   }
   const SearchRoutines& search = *plan.search;
-  plan.kept = call.rerank_rows != nullptr ? call.candidates : call.k;
+  // Scores of squared distances have few digits.
+  plan.kept = call.rerank_rows != nullptr ? call.candidates
+              : by_differences(call)      ? at_most(call.k + 8, call.rows)
+                                          : call.k;
   plan.list_stride = list_stride(plan.kept, call.rows);
 
   const int64_t threads = at_least(parallel.threads, 1);
   const int64_t panel = int64_t{search.lanes} * search.vectors;
-  const int64_t query_bytes = call.dimension * 4;
+  const int64_t query_bytes = call.dimension * unit_bytes(search.form);
   int64_t room = at_least(at_most(list_bytes / (plan.list_stride * 8), list_bytes / query_bytes), 1);
   if (room > panel) room = room / panel * panel;
   // Evenly spread, up to whole panels. What is proven of a group decides its results, which threads may not.
@@ -145,6 +166,11 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again = fal
   return plan;
 }
 
+struct Neighbour {
+  double distance;
+  int32_t index;
+};
+
 // One worker's own memory.
 struct Worker {
   PackedQueries queries;  // shared with all where they share the rows
@@ -154,7 +180,9 @@ struct Worker {
   float* widened;
   float* best;  // of each few rows of a sample, for each query of a panel
   uint64_t* ranked;
-  float* query;
+  Neighbour* neighbours;  // of squared distances
+  double* query;          // of floats, but for squared distances
+  float* row;
 };
 
 struct Memory {
@@ -182,7 +210,10 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
     worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
     worker.best = arena.take<float>(plan.ranks_few ? plan.rank * lanes * plan.search->vectors : 0);
     worker.ranked = arena.take<uint64_t>(2 * plan.kept);
-    worker.query = arena.take<float>(call.rerank_rows != nullptr ? call.dimension : 0);
+    const bool squared = call.metric == Metric::squared_distance;
+    worker.neighbours = arena.take<Neighbour>(squared ? plan.kept : 0);
+    worker.query = arena.take<double>(squared || call.rerank_rows != nullptr ? call.dimension : 0);
+    worker.row = arena.take<float>(squared ? call.dimension : 0);
     if (memory.workers != nullptr) memory.workers[w] = worker;
   }
   return memory;
@@ -275,9 +306,51 @@ int32_t index_of_ranked(uint64_t rank) { return static_cast<int32_t>(UINT32_MAX 
 // All rows are scored as in f32 where all are candidates.
 bool certifies(const FusedSearch& call) { return call.certified_recall > 0 && call.candidates < call.rows; }
 
+// A row that candidates are scored by.
+const void* exact_row(const FusedSearch& call, int64_t index) {
+  const bool anew = call.rerank_rows != nullptr;
+  const int64_t row_bytes = call.dimension * bytes_of(anew ? call.rerank_type : call.type);
+  return static_cast<const char*>(anew ? call.rerank_rows : call.database) + index * row_bytes;
+}
+
 void prefetch_row(const FusedSearch& call, int64_t index) {
-  const char* const row = reinterpret_cast<const char*>(call.rerank_rows + index * call.dimension);
+  const char* const row = static_cast<const char*>(exact_row(call, index));
   for (int64_t i = 0; i < call.dimension * 4; i += 64) __builtin_prefetch(row + i);
+}
+
+double squared_distance(const Routines& base, const FusedSearch& call, int64_t index, const Worker& worker) {
+  const Type type = call.rerank_rows != nullptr ? call.rerank_type : call.type;
+  const void* const row = exact_row(call, index);
+  if (type == Type::f64) {
+    return base.squared_distance_f64(worker.query, static_cast<const double*>(row), call.dimension);
+  }
+  if (type == Type::f32) {
+    return base.squared_distance(worker.query, static_cast<const float*>(row), call.dimension);
+  }
+  base.widen[static_cast<int>(type)](row, worker.row, call.dimension);
+  return base.squared_distance(worker.query, worker.row, call.dimension);
+}
+
+// The nearest of the first `found` candidates; as finish_query.
+int32_t finish_distances(const Plan& plan, const FusedSearch& call, int64_t found, int64_t query, float worst,
+                         Worker& worker) {
+  read_query(call, query, worker.query);
+  for (int64_t i = 0; i < found; ++i) {
+    const int32_t index = index_of_ranked(worker.ranked[i]);
+    if (i + 4 < found) prefetch_row(call, index_of_ranked(worker.ranked[i + 4]));
+    worker.neighbours[i] = {squared_distance(*plan.base, call, index, worker), index};
+  }
+  std::sort(worker.neighbours, worker.neighbours + found, [](const Neighbour& a, const Neighbour& b) {
+    const bool last = std::isnan(a.distance), other_last = std::isnan(b.distance);
+    if (last != other_last) return other_last;
+    return a.distance < b.distance || (!(b.distance < a.distance) && a.index < b.index);
+  });
+  for (int64_t i = 0; i < call.k; ++i) {
+    const Neighbour& each = worker.neighbours[i];
+    call.distances[query * call.k + i] = each.distance;
+    call.indices[query * call.k + i] = std::isnan(each.distance) ? -1 : each.index;
+  }
+  return static_cast<int32_t>(certifies(call) ? proven_distances(call, query, worst) : call.k);
 }
 
 // The results of a query from its candidates in the lists of `count` workers. How many of them are proven; -1 where
@@ -297,14 +370,17 @@ int32_t finish_query(const Plan& plan, const FusedSearch& call, const Worker* wo
   }
   if (found < plan.kept) return -1;
   const float worst = value_of(key_of_ranked(*std::min_element(best, best + found)));
+  if (call.metric == Metric::squared_distance) return finish_distances(plan, call, found, query, worst, worker);
   if (call.rerank_rows != nullptr) {
     const bool l2 = call.metric == Metric::l2;
-    read_query(call, query, worker.query);
+    float* const query_of_floats = reinterpret_cast<float*>(worker.query);
+    read_query(call, query, query_of_floats);
     for (int64_t i = 0; i < found; ++i) {
       const int32_t index = index_of_ranked(best[i]);
       // They stand anywhere in memory.
       if (i + 4 < found) prefetch_row(call, index_of_ranked(best[i + 4]));
-      float score = plan.base->dot(worker.query, call.rerank_rows + index * call.dimension, call.dimension);
+      const float* const row = static_cast<const float*>(exact_row(call, index));
+      float score = plan.base->dot(query_of_floats, row, call.dimension);
       if (l2) score -= call.half_norms[index];
       best[i] = ranked(key_of<int32_t>(score), index);
     }
@@ -430,10 +506,12 @@ class Stages {
       again.candidates = times_as_wide * call.candidates;
       if (again.candidates <= call.rows / times_as_wide) add(again, plan_of(again, parallel, true));
       again = call;
-      again.type = Type::f32;
+      again.type = call.rerank_type;
       again.database = call.rerank_rows;
-      again.scales = again.rerank_rows = again.errors = nullptr;
+      again.scales = again.errors = nullptr;
+      again.rerank_rows = nullptr;
       again.certified_recall = 0;
+      if (call.metric == Metric::squared_distance) again.half_norms = again.centre = nullptr;
       add(again, plan_of(again, parallel, true));
     } else if (plan.rank < plan.kept) {
       add(call, plan_of(call, parallel, true));

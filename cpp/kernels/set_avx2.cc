@@ -23,6 +23,7 @@ namespace avx2 {
 #include "inner_lists.inc"
 #include "inner_tile.inc"
 #include "inner_stream.inc"
+#include "inner_difference.inc"
 #include "inner_scan.inc"
 #include "inner_tables.inc"
 }  // namespace avx2

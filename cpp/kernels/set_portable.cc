@@ -13,6 +13,7 @@ namespace portable {
 #include "inner_lists.inc"
 #include "inner_tile.inc"
 #include "inner_stream.inc"
+#include "inner_difference.inc"
 #include "inner_scan.inc"
 #include "inner_tables.inc"
 }  // namespace portable

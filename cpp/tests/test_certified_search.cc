@@ -28,14 +28,14 @@ struct Problem {
   Shape shape;
   Metric metric;
   std::string what;
-  Numbers rows, stored, queries, scales, half_norms;
+  Numbers rows, stored, queries, rounded, scales, half_norms;
   float errors[2] = {};
 
   Problem(Type type, Type query_type, const Shape& shape, Metric metric, const std::string& what)
       : type(type), query_type(query_type), shape(shape), metric(metric), what(what),
         rows(Type::f32, shape.rows * shape.dimension), stored(type, shape.rows * shape.dimension),
-        queries(query_type, shape.queries * shape.dimension), scales(Type::f32, shape.rows),
-        half_norms(Type::f32, shape.rows) {}
+        queries(query_type, shape.queries * shape.dimension), rounded(Type::bf16, shape.queries * shape.dimension),
+        scales(Type::f32, shape.rows), half_norms(Type::f32, shape.rows) {}
 
   // Stores the rows, symmetrically quantised for s8 with one scale for so many of them, and measures what is lost.
   void store(int64_t of_one_scale) {
@@ -90,17 +90,25 @@ struct Problem {
     return call;
   }
 
+  // What candidates are found by: queries that are scored anew are rounded to bf16.
   FusedSearch reduced() {
     FusedSearch call = in_f32();
     call.type = type;
     call.database = stored.data();
     call.scales = type == Type::s8 ? static_cast<float*>(scales.data()) : nullptr;
+    if (type == Type::bf16) {
+      for (int64_t i = 0; i < queries.count(); ++i) rounded.set(i, queries.get(i));
+      call.query_type = Type::bf16;
+      call.queries = rounded.data();
+    }
     return call;
   }
 
   FusedSearch reranked() {
     FusedSearch call = reduced();
-    call.rerank_rows = static_cast<float*>(rows.data());
+    call.query_type = query_type;
+    call.queries = queries.data();
+    call.rerank_rows = rows.data();
     call.candidates = shape.candidates;
     return call;
   }

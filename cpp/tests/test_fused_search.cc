@@ -61,7 +61,6 @@ struct Problem {
       greatest = std::max(greatest, std::fabs(query[size_t(j)]));
     }
     for (double& x : query) {
-      if (type == Type::bf16) x = float_of_bf16(bf16_of_float(float(x)));
       if (type == Type::s8) x = greatest > 0 ? std::nearbyint(float(x) * (127 / float(greatest))) : 0;
       if (type == Type::s8) x *= float(greatest) / 127;
     }
@@ -390,7 +389,7 @@ void check_refusals() {
   refused("f64", [](FusedSearch& c, const float*) { c.type = Type::f64; });
   refused("s8 without scales", [](FusedSearch& c, const float*) { c.type = Type::s8; });
   refused("re-scored with scales", [](FusedSearch& c, const float* row) {
-    c.scales = c.rerank_rows = row;
+    c.rerank_rows = c.scales = row;
     c.candidates = 1;
   });
   refused("l2 without half norms", [](FusedSearch& c, const float*) { c.metric = Metric::l2; });
