@@ -2,23 +2,39 @@
 
 use crate::ann::metric::{self, Metric};
 use crate::ann::options::{Aggregation, SearchOptions};
+use crate::ann::rows::{Plan, Rows, Search};
 use crate::ann::sharding::Sharding;
 use crate::graph::{Builder, Function, Tensor};
-use crate::lower::{self, Capabilities, Reduced, best_with};
-use crate::ops::approx_top_k::Direction;
-use crate::{ApproxTopKOptions, DType, Error, Result, Shape};
+use crate::lower::{self, Capabilities, Reduced};
+use crate::{DType, Error, Result, Shape};
 
-/// The search of `queries` queries as a function: of queries `[queries, d]`, the database and, for L2 and
-/// cosine, its norms ([`half_norms`](crate::ann::half_norms), [`inverse_norms`](crate::ann::inverse_norms));
-/// to distances and s32 indices, `[queries, k]`.
+/// All that decides the search of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    pub(super) metric: Metric,
+    /// As it is searched.
+    pub(super) database: &'a Shape,
+    /// How many queries, and of what dtype.
+    pub(super) queries: usize,
+    pub(super) query_dtype: DType,
+    pub(super) devices: usize,
+    pub(super) options: &'a SearchOptions,
+    /// The dtype of differences, and how far off a product of two floats may be, relative to it.
+    pub(super) wide: DType,
+    pub(super) product_rounding: f64,
+}
+
+/// The search of `queries` queries as a function of queries `[queries, d]`, the database `[n, d]` and what
+/// [`prepared_function`] makes of it. It gives distances and s32 indices, `[queries, k]`.
 ///
-/// At a precision below f32 ([`SearchOptions::precision`]), the parameters that [`prepared_function`] gives follow the
-/// database.
+/// Queries and norms are of the database's dtype, or f32 for f16 and bf16.
+///
+/// For L2, distances are f64, and a third result says of each query whether its neighbours are proven to be right
+/// (pred `[queries]`): see [`Searcher`](crate::ann::Searcher), which searches the others again. With
+/// [`SearchOptions::centred`], the last parameter is the centre `[d]`. Without
+/// [`SearchOptions::squared_distances`], there are two results, and distances are those of [`l2`](crate::ann::l2).
 ///
 /// The database parameter is padded where the options say so ([`SearchOptions::width_multiple`]), with zeros.
-///
-/// Queries are of the database's dtype. Distances and norms are too, but f32 for f16 and bf16, whose scores are
-/// computed and compared in f32.
 ///
 /// Where the scores of all vectors pass the budget, the database is searched in a loop over equal blocks, each with
 /// the recall target for its own neighbours, and the blocks' neighbours are aggregated.
@@ -84,63 +100,10 @@ pub fn sharded_search_function(
     devices: usize,
     options: &SearchOptions,
 ) -> Result<Function> {
-    check_options(database, options)?;
-    let sharding = Sharding::new(database, devices)?;
-    let [whole, width] = [database.dims()[0], database.dims()[1]];
-    let builder = Builder::new("search");
-    let queries = builder.parameter("queries", database.with_dims([queries, width]))?;
-    let stored = options.stored(metric, database);
-    let mut shapes = sharding.shapes(&stored).into_iter();
-    let mut rows = |name| shapes.next().map(|shape| builder.parameter(name, shape)).transpose();
-    let Some(shard) = rows("database")? else {
-        return Err(Error::argument("search", "database", "of one row at least", database));
-    };
-    let queries = widened(&queries, stored.dims()[1])?;
-    let reduced = match options.reduced_dtype(metric, shard.shape())? {
-        None => None,
-        Some(dtype) => {
-            let parameters = Reduced::signature(shard.shape(), dtype).into_iter();
-            let parameters = parameters.map(|(name, shape)| builder.parameter(name, shape));
-            Reduced::from_tensors(&parameters.collect::<Result<Vec<_>>>()?)
-        }
-    };
-    let norms = Shape::new(score_dtype(database.dtype()), [sharding.rows]);
-    let norms = match metric {
-        Metric::InnerProduct => None,
-        Metric::L2 => Some(builder.parameter("half_norms", norms)?),
-        Metric::Cosine => Some(builder.parameter("inverse_norms", norms)?),
-    };
-    let k = options.k.min(sharding.rows);
-    let search = Search { metric, options, k, whole, queries, database: shard, reduced, norms };
-    let (mut distances, mut indices) = search.blocks()?;
-    if options.refines(metric) {
-        distances = search.squared_distances(&indices)?;
-    }
-    if devices == 1 {
-        if options.refines(metric) {
-            // Rounding can have put neighbours of nearly equal distance in another order.
-            (distances, indices) = search.aggregate(&distances, &indices)?;
-        }
-        return builder.finish((distances, indices));
-    }
-    indices = ((indices * devices as i32)? + builder.replica_id(devices)?)?;
-    let gathers = options.aggregation == Aggregation::Devices;
-    if gathers {
-        (distances, indices) = (distances.all_gather(1, devices)?, indices.all_gather(1, devices)?);
-    }
-    if let Some(rest) = rows("rest")? {
-        let norms = norms_of(metric, &rest)?;
-        let rest = Search { database: rest, reduced: None, norms, ..search.clone() };
-        let (rest_distances, rest_indices) = rest.all()?;
-        let rest_indices = (rest_indices + (whole - sharding.rest) as i32)?;
-        distances = Tensor::concatenate(&[&distances, &rest_distances], 1)?;
-        indices = Tensor::concatenate(&[&indices, &rest_indices], 1)?;
-    }
-    if gathers {
-        let whole = Search { k: options.k, ..search };
-        (distances, indices) = whole.aggregate(&distances, &indices)?;
-    }
-    builder.finish((distances, indices))
+    let query_dtype = score_dtype(database.dtype());
+    let (wide, product_rounding) = (DType::F64, 0.0);
+    Request { metric, database, queries, query_dtype, devices, options, wide, product_rounding }
+        .function(false)
 }
 
 /// A matrix with columns of zeros behind its own, where it is narrower than `width`.
@@ -183,26 +146,112 @@ pub fn search_function_for(
     devices: usize,
     options: &SearchOptions,
 ) -> Result<Function> {
-    let options = options.resolved(target, metric, database)?;
-    let whole = sharded_search_function(metric, database, queries, devices, &options)?;
-    if options.score_budget.is_some() {
-        return Ok(whole);
-    }
-    match lower::explain(&whole, target, &options.lowering())?.first() {
-        Some(search) if !search.keeps_scores => Ok(whole),
-        _ => {
-            let options = SearchOptions { score_budget: Some(target.score_budget), ..options };
-            sharded_search_function(metric, database, queries, devices, &options)
+    let query_dtype = score_dtype(database.dtype());
+    let (wide, product_rounding) = (target.wide, target.product_rounding);
+    Request { metric, database, queries, query_dtype, devices, options, wide, product_rounding }
+        .function_for(target)
+}
+
+impl Request<'_> {
+    /// As [`search_function_for`].
+    pub(super) fn function_for(&self, target: &Capabilities) -> Result<Function> {
+        let options = self.options.resolved(target, self.metric, self.database)?;
+        let request = Request { options: &options, ..*self };
+        let whole = request.function(false)?;
+        if options.score_budget.is_some() {
+            return Ok(whole);
         }
+        match lower::explain(&whole, target, &options.lowering())?.first() {
+            Some(search) if !search.keeps_scores => Ok(whole),
+            _ => {
+                let options = SearchOptions { score_budget: Some(target.score_budget), ..options };
+                Request { options: &options, ..*self }.function(false)
+            }
+        }
+    }
+
+    /// The search by the differences to all rows, which needs no proof and takes nothing that is prepared: distances and
+    /// indices.
+    pub(super) fn by_differences(&self, target: &Capabilities) -> Result<Function> {
+        let options = self.options.resolved(target, self.metric, self.database)?;
+        let score_budget = options.score_budget.or(Some(target.score_budget));
+        let precision = lower::Precision::Exact;
+        let options =
+            SearchOptions { score_budget, precision, centred: Some(false), recall_target: 1.0, ..options };
+        Request { options: &options, ..*self }.function(true)
+    }
+
+    /// The search as a function of each replica.
+    fn function(&self, by_differences: bool) -> Result<Function> {
+        let Request { metric, database, devices, options, .. } = *self;
+        check_options(database, options)?;
+        if !database.dtype().is_float() {
+            return Err(Error::argument("search", "database", "of floats", database));
+        }
+        let sharding = Sharding::new(database, devices)?;
+        let [whole, width] = [database.dims()[0], database.dims()[1]];
+        let builder = Builder::new("search");
+        let queries = Shape::new(self.query_dtype, [self.queries, width]);
+        let queries = builder.parameter("queries", queries)?;
+        let (stored, scored) = (options.stored(metric, database), score_dtype(database.dtype()));
+        let mut shapes = sharding.shapes(&stored).into_iter();
+        let Some(shape) = shapes.next() else {
+            return Err(Error::argument("search", "database", "of one row at least", database));
+        };
+        let signature =
+            if by_differences { Vec::new() } else { options.prepared_signature(metric, &shape)? };
+        let database = builder.parameter("database", shape)?;
+        let prepared = signature.into_iter().map(|(name, shape)| builder.parameter(name, shape));
+        let rows = Rows::of(database, prepared.collect::<Result<Vec<_>>>()?, options.refines(metric));
+        let rest = shapes.next().map(|shape| builder.parameter("rest", shape)).transpose()?;
+        let rows = Rows {
+            centre: match options.centres(metric) && !by_differences {
+                true => Some(builder.parameter("centre", Shape::new(scored, [stored.dims()[1]]))?),
+                false => None,
+            },
+            ..rows
+        };
+        let queries = widened(&queries, stored.dims()[1])?;
+        let plan = Plan {
+            metric,
+            options,
+            k: options.k.min(sharding.rows),
+            whole,
+            wide: self.wide,
+            product_rounding: self.product_rounding,
+            by_differences,
+        };
+        let search = Search { plan, queries, rows };
+        let mut found = search.blocks()?;
+        if devices == 1 {
+            return builder.finish(found.tensors());
+        }
+        found.indices = ((&found.indices * devices as i32)? + builder.replica_id(devices)?)?;
+        let gathers = options.aggregation == Aggregation::Devices;
+        if gathers {
+            found = found.gathered(devices)?;
+        }
+        if let Some(rest) = rest {
+            let rest = Rows { norms: norms_of(metric, &rest)?, ..Rows::alone(rest) };
+            let (distances, indices) = Search { rows: rest, ..search.clone() }.all()?;
+            let indices = (indices + (whole - sharding.rest) as i32)?;
+            found.distances = Tensor::concatenate(&[&found.distances, &distances], 1)?;
+            found.indices = Tensor::concatenate(&[&found.indices, &indices], 1)?;
+        }
+        if gathers {
+            let whole = Search { plan: Plan { k: options.k, ..plan }, ..search };
+            found = whole.aggregate(found)?;
+        }
+        builder.finish(found.tensors())
     }
 }
 
 /// The function of a database, or of a replica's share of one, that gives what its search takes beside it, in the order of
-/// the parameters; if there is something.
+/// the parameters; if there is something. With [`SearchOptions::centred`], it takes the centre `[d]`, too.
 ///
-/// At a precision below f32 that is the database in it, for int8 a scale for each row, and the greatest norms of what a row
-/// has lost and of what is left of one; then, for L2 and cosine, the norms of the rows. The options are to be
-/// [resolved](SearchOptions::resolved) for the target, as [`search_function_for`] does it.
+/// At a precision below f32, or centred, that is the database in that form, and for int8 a scale for each row; then, for
+/// these and for L2, the greatest norms of what a row has lost and of what is left of one; then, for L2 and cosine, the norms
+/// of the rows. The options are to be [resolved](SearchOptions::resolved) for the target, as [`search_function_for`] does it.
 ///
 /// # Errors
 /// Where the database is no matrix of 2^31 - 1 rows at most, or a precision is asked for that there is no such search of.
@@ -232,14 +281,29 @@ pub fn prepared_function(
     options: &SearchOptions,
 ) -> Result<Option<Function>> {
     check_database(database)?;
+    let centred = options.centres(metric);
     let dtype = options.reduced_dtype(metric, database)?;
     if metric == Metric::InnerProduct && dtype.is_none() {
         return Ok(None);
     }
-    let prepared = Function::trace("prepared", std::slice::from_ref(database), |x| {
-        let reduced = dtype.map(|dtype| Reduced::of(&x[0], dtype)).transpose()?;
-        let reduced = reduced.map_or_else(Vec::new, |reduced| reduced.tensors());
-        Ok(reduced.into_iter().chain(norms_of(metric, &x[0])?).collect::<Vec<_>>())
+    let centre = Shape::new(score_dtype(database.dtype()), [database.dims()[1]]);
+    let shapes = if centred { vec![database.clone(), centre] } else { vec![database.clone()] };
+    let prepared = Function::trace("prepared", &shapes, |x| {
+        let mut rows = x[0].convert(score_dtype(database.dtype()))?;
+        if let Some(centre) = x.get(1) {
+            rows = (rows - centre.expand_dims(0)?)?;
+        }
+        let reduced = match dtype {
+            _ if options.refines(metric) => {
+                let reduced = Reduced::near(&rows, dtype.unwrap_or(rows.dtype()))?;
+                let stored =
+                    if dtype.is_some() || centred { reduced.tensors() } else { vec![reduced.errors] };
+                Some(stored)
+            }
+            Some(dtype) => Some(Reduced::of(&rows, dtype)?.tensors()),
+            None => None,
+        };
+        Ok(reduced.into_iter().flatten().chain(norms_of(metric, &rows)?).collect::<Vec<_>>())
     });
     prepared.map(Some)
 }
@@ -289,156 +353,4 @@ pub(super) fn check_options(database: &Shape, options: &SearchOptions) -> Result
         return refused("recall_target", "in (0, 1]".to_owned(), &options.recall_target);
     }
     Ok(())
-}
-
-/// The tensors of one search.
-#[derive(Clone)]
-struct Search<'a> {
-    metric: Metric,
-    options: &'a SearchOptions,
-    /// How many neighbours are looked for among these rows.
-    k: usize,
-    /// The number of rows of the database that these are a share of.
-    whole: usize,
-    queries: Tensor,
-    database: Tensor,
-    /// The database of fewer digits, of which candidates are scored.
-    reduced: Option<Reduced>,
-    norms: Option<Tensor>,
-}
-
-impl Search<'_> {
-    /// Distances and indices of the neighbours in the whole database, block by block.
-    fn blocks(&self) -> Result<(Tensor, Tensor)> {
-        let [queries, k] = [self.queries.dims()[0], self.k];
-        let [rows, width] = [self.database.dims()[0], self.database.dims()[1]];
-        let dtype = score_dtype(self.database.dtype());
-        let in_budget = self.options.score_budget.unwrap_or(usize::MAX) / dtype.size();
-        // A block has k rows at least, as many as it must yield.
-        if rows <= in_budget / queries.max(1) || rows < 2 * k {
-            return self.nearest(self.whole);
-        }
-        let blocks = rows.div_ceil((in_budget / queries.max(width)).max(1)).min(rows / k);
-        let block = rows / blocks;
-        let builder = self.queries.builder();
-        // From the last block to the first, each block's neighbours in front: equal ones stay in the order of
-        // their indices.
-        let last = builder.scalar(((blocks - 1) * block) as i32)?;
-        let (distances, indices) =
-            self.of(&self.queries, &self.database, self.norms.as_ref(), &last, block)?.nearest(block)?;
-        let left = builder.scalar(blocks as i32 - 1)?;
-        let indices = (indices + last)?;
-        let state = [&left, &distances, &indices, &self.queries, &self.database];
-        let state: Vec<&Tensor> = state.into_iter().chain(&self.norms).collect();
-        let shapes: Vec<Shape> = state.iter().map(|tensor| tensor.shape().clone()).collect();
-        let condition = Function::trace("blocks_left", &shapes, |x| x[0].greater(0))?;
-        let body = Function::trace("search_block", &shapes, |x| {
-            let number = (&x[0] - 1)?;
-            let start = (&number * block as i32)?;
-            // A block can hold all neighbours of a query, where they are stored next to each other.
-            let (distances, indices) = self.of(&x[3], &x[4], x.get(5), &start, block)?.nearest(block)?;
-            let mut state = x.to_vec();
-            (state[1], state[2]) = self.merge([&distances, &x[1]], [&(indices + start)?, &x[2]])?;
-            state[0] = number;
-            Ok(state)
-        })?;
-        let state = builder.while_loop(&state, condition, body)?;
-        let (distances, indices) = (state[1].clone(), state[2].clone());
-        // Fewer rows than there are blocks are left over: each is a candidate.
-        let rest = rows - blocks * block;
-        if rest == 0 {
-            return Ok((distances, indices));
-        }
-        let start = builder.scalar((blocks * block) as i32)?;
-        let rest = self.of(&self.queries, &self.database, self.norms.as_ref(), &start, rest)?.scores()?;
-        let index = (builder.iota(rest.shape().with_dtype(DType::S32), 1)? + start)?;
-        self.merge([&distances, &rest], [&indices, &index])
-    }
-
-    /// The search of `rows` rows of the database from `start` on, in the function of these tensors.
-    fn of(
-        &self,
-        queries: &Tensor,
-        database: &Tensor,
-        norms: Option<&Tensor>,
-        start: &Tensor,
-        rows: usize,
-    ) -> Result<Search<'_>> {
-        let zero = start.builder().scalar(0i32)?;
-        let width = database.dims()[1];
-        Ok(Search {
-            queries: queries.clone(),
-            database: database.dynamic_slice(&[start, &zero], &[rows, width])?,
-            reduced: None,
-            norms: norms.map(|norms| norms.dynamic_slice(&[start], &[rows])).transpose()?,
-            ..self.clone()
-        })
-    }
-
-    /// The score of every vector for each query.
-    fn scores(&self) -> Result<Tensor> {
-        let dtype = score_dtype(self.database.dtype());
-        let [queries, mut database] = [self.queries.convert(dtype)?, self.database.convert(dtype)?];
-        if let Some(reduced) = &self.reduced {
-            database = reduced.instead_of(&database)?;
-        }
-        metric::scores(self.metric, &queries, &database, self.norms.as_ref())
-    }
-
-    /// The squared distances of the vectors at some indices.
-    fn squared_distances(&self, indices: &Tensor) -> Result<Tensor> {
-        let dtype = score_dtype(self.database.dtype());
-        let vectors = self.database.take(indices, 0)?.convert(dtype)?;
-        metric::squared_distances_to(&self.queries.convert(dtype)?, &vectors)
-    }
-
-    /// Distances and indices of all rows, in their order.
-    fn all(&self) -> Result<(Tensor, Tensor)> {
-        let sizes = [self.queries.dims()[0], self.database.dims()[0]];
-        let indices = self.queries.builder().iota(Shape::new(DType::S32, sizes), 1)?;
-        let distances = if self.options.refines(self.metric) {
-            self.squared_distances(&indices)?
-        } else {
-            self.scores()?
-        };
-        Ok((distances, indices))
-    }
-
-    /// Distances and indices of the neighbours, with the recall planned for a database of `whole` rows.
-    fn nearest(&self, whole: usize) -> Result<(Tensor, Tensor)> {
-        self.best(
-            &self.scores()?,
-            &ApproxTopKOptions {
-                recall_target: self.options.recall_target,
-                reduction_input_size_override: Some(whole),
-                ..ApproxTopKOptions::default()
-            },
-        )
-    }
-
-    /// The best of some distances by the metric, and their positions.
-    fn best(&self, distances: &Tensor, options: &ApproxTopKOptions) -> Result<(Tensor, Tensor)> {
-        match self.metric {
-            Metric::L2 => distances.approx_min_k(self.k, options),
-            Metric::InnerProduct | Metric::Cosine => distances.approx_max_k(self.k, options),
-        }
-    }
-
-    /// The best of two lots of distances, exactly, and those of their indices.
-    fn merge(&self, distances: [&Tensor; 2], indices: [&Tensor; 2]) -> Result<(Tensor, Tensor)> {
-        let exact = ApproxTopKOptions { recall_target: 1.0, ..ApproxTopKOptions::default() };
-        let (distances, position) = self.best(&Tensor::concatenate(&distances, 1)?, &exact)?;
-        Ok((distances, Tensor::concatenate(&indices, 1)?.take_along_axis(&position, 1)?))
-    }
-
-    /// The best of a few distances, exactly, and those of their indices. They are sorted together, as a TPU takes
-    /// longer to gather as many elements.
-    fn aggregate(&self, distances: &Tensor, indices: &Tensor) -> Result<(Tensor, Tensor)> {
-        let direction = match self.metric {
-            Metric::L2 => Direction::Min,
-            Metric::InnerProduct | Metric::Cosine => Direction::Max,
-        };
-        let best = best_with(distances, std::slice::from_ref(indices), self.k, direction)?;
-        Ok((best[0].clone(), best[1].clone()))
-    }
 }

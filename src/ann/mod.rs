@@ -5,10 +5,12 @@
 //! beforehand what that would take of a device or a pod. [`recall()`] measures what was found.
 
 mod function;
+mod intake;
 mod metric;
 mod options;
 mod plan;
 pub mod recall;
+mod rows;
 mod search;
 mod sharding;
 

@@ -2,9 +2,9 @@
 
 use std::num::NonZeroUsize;
 
-use crate::ann::function::check_options;
+use crate::ann::function::{check_options, score_dtype};
 use crate::ann::metric::Metric;
-use crate::lower::{self, Capabilities, Form, Precision};
+use crate::lower::{self, Capabilities, Form, Precision, Reduced};
 use crate::{DType, Error, Result, Shape};
 
 /// How a [`Searcher`](crate::ann::Searcher) searches.
@@ -56,6 +56,11 @@ pub struct SearchOptions {
     /// of 1, each is exact.
     /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.
     pub precision: Precision,
+    /// Whether L2 candidates are found among the vectors less a centre, in a copy of the database that has its memory again.
+    /// Far from the origin, half distances lose what tells neighbours apart. By default a
+    /// [`Searcher`](crate::ann::Searcher) does so where the data needs it, and takes the mean of the rows; functions do not.
+    /// At a precision below f32, it costs no more memory.
+    pub centred: Option<bool>,
     /// How many threads the target's kernels take, at most; by default all that XLA has.
     pub threads: Option<NonZeroUsize>,
 }
@@ -79,6 +84,7 @@ impl SearchOptions {
             aggregation: Aggregation::default(),
             form: None,
             precision: Precision::default(),
+            centred: None,
             threads: None,
         }
     }
@@ -152,6 +158,38 @@ impl SearchOptions {
             Some(why) => Err(self.refused_precision(&why)),
             None => Ok(self.precision.dtype(self.recall_target, self.k, [rows.dims()[0], rows.dims()[1]])),
         }
+    }
+
+    /// Whether candidates are found among the vectors less a centre.
+    pub(super) fn centres(&self, metric: Metric) -> bool {
+        self.refines(metric) && self.centred == Some(true)
+    }
+
+    /// The names of what is prepared of a database, or of a share of one, and their shapes: what
+    /// [`prepared_function`](crate::ann::prepared_function) gives.
+    ///
+    /// # Errors
+    /// Where a precision is named that there is no such search of.
+    pub(super) fn prepared_signature(
+        &self,
+        metric: Metric,
+        rows: &Shape,
+    ) -> Result<Vec<(&'static str, Shape)>> {
+        let dtype = self.reduced_dtype(metric, rows)?;
+        let scored = score_dtype(rows.dtype());
+        let norms = Shape::new(scored, [rows.dims()[0]]);
+        let mut signature = match dtype {
+            Some(dtype) => Reduced::signature(rows, dtype),
+            None if self.centres(metric) => Reduced::signature(&rows.with_dtype(scored), scored),
+            None if self.refines(metric) => vec![("errors", Shape::new(scored, [2]))],
+            None => Vec::new(),
+        };
+        match metric {
+            Metric::InnerProduct => {}
+            Metric::L2 => signature.push(("half_norms", norms)),
+            Metric::Cosine => signature.push(("inverse_norms", norms)),
+        }
+        Ok(signature)
     }
 
     fn refused_precision(&self, why: &str) -> Error {

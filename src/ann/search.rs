@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ann::function::{check_options, prepared_function, score_dtype, search_function_for, widened};
+use crate::ann::function::{Request, check_options, prepared_function, score_dtype, widened};
+use crate::ann::intake::{Intake, Queries};
 use crate::ann::metric::Metric;
 use crate::ann::options::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
 use crate::graph::{Function, Tensor};
-use crate::lower::{self, Choice, Precision, recall_of_part};
+use crate::lower::{self, Choice, Form, Precision, recall_of_part};
 use crate::pjrt::{Buffer, Executable, HostMemory};
 use crate::{Array, DType, Error, Result, Session, Shape};
 
@@ -33,7 +34,7 @@ pub struct Neighbors {
     /// Distances, `[q, k]`, in the unit and sign that the [`Metric`] states; f64 where the database is searched
     /// in it, else f32.
     pub distances: Array,
-    /// The database rows, s32 `[q, k]`.
+    /// The database rows, s32 `[q, k]`; -1, at the distance NaN, where there is no neighbour.
     pub indices: Array,
 }
 
@@ -57,11 +58,40 @@ pub struct Searcher {
     /// As it is searched.
     database: Shape,
     sharding: Sharding,
-    /// What every batch takes beside its queries, by device: its rows, then what is prepared of them, then the rows that
-    /// all have.
-    arguments: Vec<Vec<Buffer>>,
-    /// By the number of queries that each takes, and the bits of its recall target.
-    batches: Mutex<HashMap<(usize, u32), Arc<Batch>>>,
+    /// The power of two that inner products are to be multiplied by.
+    exponent: i32,
+    /// By device.
+    shares: Vec<Share>,
+    batches: Mutex<HashMap<BatchKey, Arc<Batch>>>,
+}
+
+/// What a device has of the database.
+struct Share {
+    /// Its rows, then those that all have, if there are any.
+    rows: Vec<Buffer>,
+    /// What is prepared of its rows.
+    prepared: Vec<Buffer>,
+    centre: Option<Buffer>,
+}
+
+impl Share {
+    /// What a search takes beside its queries; one by differences takes rows alone.
+    fn arguments(&self, by_differences: bool) -> impl Iterator<Item = &Buffer> {
+        let prepared = if by_differences { &[] } else { &self.prepared[..] };
+        let centre = self.centre.iter().filter(move |_| !by_differences);
+        let (own, rest) = self.rows.split_at(1);
+        own.iter().chain(prepared).chain(rest).chain(centre)
+    }
+}
+
+/// What a batch is compiled for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct BatchKey {
+    queries: usize,
+    query_dtype: DType,
+    by_differences: bool,
+    /// The bits of the recall target.
+    recall_target: u32,
 }
 
 /// The search of a fixed number of queries.
@@ -75,13 +105,16 @@ impl Searcher {
     /// Puts a database `[n, d]` on the session's first device.
     ///
     /// f32 and f64 databases are searched in their dtype, and others where the target's
-    /// [capabilities](crate::lower::Capabilities::searched) say so; else they are converted to f32 on the device. A
-    /// mapped file is read in place where the device is the CPU. Norms are computed once, on the device.
+    /// [capabilities](crate::lower::Capabilities::searched) say so; else they are converted to f32 on the device, or to f64
+    /// where they have integers beyond 2^24. A mapped file is read in place where the device is the CPU, but for inner
+    /// products of a database whose largest number is beyond 2^40 or below 2^-40, and for cosines of one with such a row:
+    /// these are scaled by a power of two, in memory. Norms are computed once, on the device.
     ///
     /// # Errors
     /// Where the database is no matrix with at least one row and column and at most 2^31 - 1 rows, k is 0 or
-    /// more than its rows, or another option is out of its range; where the device is known to have no room for the
-    /// database, which is then not uploaded; and those of the device.
+    /// more than its rows, or another option is out of its range; where it has integers of 2^53 and beyond, or numbers that
+    /// the target has no dtype for; where the device is known to have no room for the database, which is then not uploaded;
+    /// and those of the device.
     ///
     /// ```
     /// use xlann::ann::{Metric, SearchOptions, Searcher};
@@ -133,50 +166,78 @@ impl Searcher {
     ) -> Result<Searcher> {
         let capabilities = session.platform().capabilities;
         let database = database.into();
-        let given = database.shape();
-        check_options(given, &options)?;
-        let shape = given.with_dtype(capabilities.search_dtype(given.dtype()));
-        let options = options.resolved(capabilities, metric, &shape)?;
-        let sharding = Sharding::new(given, devices)?;
+        let given = database.shape().clone();
+        check_options(&given, &options)?;
+        let sharding = Sharding::new(&given, devices)?;
         let there = session.client().devices();
         if devices > there.len() {
             let expected = format!("at most {}, as many as the session has", there.len());
             return Err(Error::argument("search", "devices", expected, devices));
         }
-        let stored = options.stored(metric, &shape);
-        let prepared = prepared_function(metric, &sharding.shapes(&stored)[0], &options)?;
+        let shape = given.with_dtype(capabilities.search_dtype(given.dtype()));
         let mut searcher = Searcher {
             session: session.clone(),
             metric,
-            options,
+            options: options.resolved(capabilities, metric, &shape)?,
             sharding,
-            arguments: Vec::new(),
+            exponent: 0,
+            shares: Vec::new(),
             batches: Mutex::default(),
             database: shape,
         };
-        searcher.check_room(given, prepared.as_ref())?;
+        // Before it is read, and again when it is known what it needs.
+        searcher.check_room(&given)?;
+        let intake = Intake::new(database, metric, capabilities)?;
+        let given = intake.database.shape();
+        let shape = given.with_dtype(intake.dtype);
+        // A kernel takes f64 as it is.
+        let needless = shape.dtype() == DType::F64
+            && capabilities.forms.contains(&Form::Kernel)
+            && options.form.is_none_or(|form| form == Form::Kernel);
+        let centre = match options.refines(metric) && options.centred != Some(false) && !needless {
+            true => intake.centre()?,
+            false => None,
+        };
+        let options = options.resolved(capabilities, metric, &shape)?;
+        searcher.options = SearchOptions { centred: Some(centre.is_some()), ..options };
+        searcher.exponent = intake.exponent;
+        searcher.database = shape;
+        searcher.check_room(given)?;
+        let stored = searcher.options.stored(metric, &searcher.database);
         for (index, device) in there.iter().take(devices).enumerate() {
             let rows = match devices {
-                1 => vec![database.clone()],
-                _ => sharding.deal(&database, index)?.into_iter().map(MappedArray::from).collect(),
+                1 => vec![intake.database.clone()],
+                _ => sharding.deal(&intake.database, index)?.into_iter().map(MappedArray::from).collect(),
             };
             let upload = |rows: MappedArray| {
                 let (shape, memory): (_, HostMemory) = (rows.shape().clone(), Arc::new(rows));
                 session.client().buffer_from_host(shape, memory, device)
             };
-            searcher.arguments.push(rows.into_iter().map(upload).collect::<Result<_>>()?);
+            let rows = rows.into_iter().map(upload).collect::<Result<_>>()?;
+            let centre = centre.as_ref().map(|centre| {
+                let mut centre = centre.clone();
+                centre.resize(stored.dims()[1], 0.0);
+                let centre =
+                    Array::from_f64(Shape::new(score_dtype(stored.dtype()), [centre.len()]), &centre)?;
+                session.client().buffer_from_array(&centre, device)
+            });
+            searcher.shares.push(Share { rows, prepared: Vec::new(), centre: centre.transpose()? });
         }
         if *given != stored {
             let convert = Function::trace("convert", &sharding.shapes(given), |x| {
                 let convert = |rows: &Tensor| widened(&rows.convert(stored.dtype())?, stored.dims()[1]);
                 x.iter().map(convert).collect::<Result<Vec<Tensor>>>()
             })?;
-            searcher.arguments = searcher.run(&convert)?;
+            let converted = searcher.run(&convert, |share| share.rows.iter().collect())?;
+            for (share, rows) in searcher.shares.iter_mut().zip(converted) {
+                share.rows = rows;
+            }
         }
-        if let Some(prepared) = prepared {
-            let prepared = searcher.run(&prepared)?;
-            for (arguments, prepared) in searcher.arguments.iter_mut().zip(prepared) {
-                arguments.splice(1..1, prepared);
+        if let Some(prepared) = searcher.prepared_function()? {
+            let prepared =
+                searcher.run(&prepared, |share| share.rows[..1].iter().chain(&share.centre).collect())?;
+            for (share, prepared) in searcher.shares.iter_mut().zip(prepared) {
+                share.prepared = prepared;
             }
         }
         Ok(searcher)
@@ -221,17 +282,22 @@ impl Searcher {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn prepare(&self, queries: usize) -> Result<(Vec<Choice>, Duration)> {
-        let batch = self.batch(queries)?;
+        let batch = self.batch(queries, score_dtype(self.database.dtype()), false)?;
         Ok((batch.choices.clone(), batch.compiled_in))
     }
 
     /// The neighbours of each of the queries `[q, d]`.
     ///
-    /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with its first query
-    /// to a power of two, so that few programs are compiled.
+    /// Queries are cut into batches; the last is filled up with its first query to a power of two, so that few programs are
+    /// compiled. A query with a NaN has no neighbours, and a row with a NaN is nobody's: where there are fewer than k others,
+    /// the last places have the index -1 and the distance NaN.
+    ///
+    /// Queries may be of any dtype. For inner products and cosines, f64 queries of an f32 database are rounded to f32, after
+    /// the largest and smallest were scaled by powers of two; for L2 they are taken as they are.
     ///
     /// # Errors
-    /// Where the queries are no matrix of the database's width; and those of the device.
+    /// Where the queries are no matrix of the database's width, or have numbers that the search would have to take for
+    /// others (integers of 2^53 and beyond; f64 where the target has none); and those of the device.
     ///
     /// ```
     /// use xlann::{Array, Session};
@@ -253,45 +319,71 @@ impl Searcher {
             let expected = format!("a matrix of width {width}, as the database of {rows} rows");
             return Err(Error::argument("search", "queries", expected, shape));
         }
-        let dtype = self.database_shape().dtype();
-        let count = shape.dims()[0];
-        let row = width * shape.dtype().size();
-        let k = self.options.k;
-        let (mut distances, mut indices) = (Vec::new(), Vec::new());
-        for bytes in queries.as_bytes().chunks(self.batch_size(count) * row) {
-            let filled = bytes.len() / row;
-            let queries = convert(&Array::from_bytes(shape.with_dims([filled, width]), bytes)?, dtype)?;
-            let queries = filled_up(&queries, self.batch_size(filled));
-            let found = self.search_batch(&*self.batch(filled)?, &queries)?;
-            for (result, bytes) in [(&found.distances, &mut distances), (&found.indices, &mut indices)] {
-                bytes.extend_from_slice(&result.as_bytes()[..filled * k * result.shape().dtype().size()]);
+        let (dtype, k) = (self.database_shape().dtype(), self.options.k);
+        let capabilities = self.session.platform().capabilities;
+        let queries = Queries::new(queries, self.metric, &self.options, dtype, capabilities)?;
+        let mut found = self.search_batches(&queries.array, false)?;
+        let unproven: Vec<usize> = (0..found.proven.len())
+            .filter(|&query| !found.proven[query] && !queries.has_nan(query))
+            .collect();
+        if !unproven.is_empty() {
+            let again = self.search_batches(&queries.only(&unproven)?, true)?;
+            for (at, &query) in unproven.iter().enumerate() {
+                found.distances[query * k..][..k].copy_from_slice(&again.distances[at * k..][..k]);
+                found.indices[query * k..][..k].copy_from_slice(&again.indices[at * k..][..k]);
             }
         }
+        for (place, (distance, index)) in found.distances.iter_mut().zip(&mut found.indices).enumerate() {
+            if distance.is_nan() || *index < 0 || queries.has_nan(place / k) {
+                (*distance, *index) = (f64::NAN, -1);
+            } else if self.metric == Metric::Cosine {
+                *distance = distance.clamp(-1.0, 1.0);
+            } else {
+                *distance = libm::ldexp(*distance, queries.exponent(place / k, self.metric, self.exponent));
+            }
+        }
+        let shape = Shape::new(score_dtype(dtype), [shape.dims()[0], k]);
         Ok(Neighbors {
-            distances: Array::from_bytes(Shape::new(score_dtype(dtype), [count, k]), &distances)?,
-            indices: Array::from_bytes(Shape::new(DType::S32, [count, k]), &indices)?,
+            indices: Array::new(shape.dims(), &found.indices)?,
+            distances: Array::from_f64(shape, &found.distances)?,
         })
     }
 
-    /// The neighbours of as many queries as the batch is for.
-    fn search_batch(&self, batch: &Batch, queries: &Array) -> Result<Neighbors> {
+    /// What the devices find for queries of any number.
+    fn search_batches(&self, queries: &Array, by_differences: bool) -> Result<FoundRows> {
+        let shape = queries.shape();
+        let row = shape.dims()[1] * shape.dtype().size();
+        let mut found = FoundRows::default();
+        for bytes in queries.as_bytes().chunks(self.batch_size(shape.dims()[0]) * row) {
+            let filled = bytes.len() / row;
+            let queries = Array::from_bytes(shape.with_dims([filled, shape.dims()[1]]), bytes)?;
+            let queries = filled_up(&queries, self.batch_size(filled));
+            let batch = self.batch(filled, shape.dtype(), by_differences)?;
+            let here = self.search_batch(&batch, &queries, by_differences)?;
+            let places = filled * self.options.k;
+            found.distances.extend_from_slice(&here.distances[..places]);
+            found.indices.extend_from_slice(&here.indices[..places]);
+            found.proven.extend(here.proven.iter().take(filled));
+        }
+        Ok(found)
+    }
+
+    /// What the devices find for as many queries as the batch is for.
+    fn search_batch(&self, batch: &Batch, queries: &Array, by_differences: bool) -> Result<FoundRows> {
         let client = self.session.client();
         let upload = |device| client.buffer_from_array(queries, device);
         let queries = batch.executable.devices().map(upload).collect::<Result<Vec<_>>>()?;
         let arguments: Vec<Vec<&Buffer>> = queries
             .iter()
-            .zip(&self.arguments)
-            .map(|(queries, arguments)| std::iter::once(queries).chain(arguments).collect())
+            .zip(&self.shares)
+            .map(|(queries, share)| std::iter::once(queries).chain(share.arguments(by_differences)).collect())
             .collect();
         let results = batch.executable.run_replicas(&arguments)?;
-        let found = |results: &Vec<Buffer>| {
-            Ok(Neighbors { distances: results[0].to_array()?, indices: results[1].to_array()? })
-        };
         if self.devices() == 1 || self.options.aggregation == Aggregation::Devices {
-            return found(&results[0]);
+            return FoundRows::read(&results[0]);
         }
-        let found = results.iter().map(found).collect::<Result<Vec<_>>>()?;
-        self.sharding.aggregate(&found, self.metric, self.options.k)
+        let found = results.iter().map(|results| FoundRows::read(results)).collect::<Result<Vec<_>>>()?;
+        Ok(self.sharding.aggregate(&found, self.metric, self.options.k))
     }
 
     /// The number of queries of the compiled search that answers `queries`: few, but not many different ones.
@@ -300,21 +392,29 @@ impl Searcher {
         queries.clamp(1, batch).checked_next_power_of_two().map_or(batch, |size| size.min(batch))
     }
 
-    /// Runs a function of each device's first arguments on all devices.
-    fn run(&self, function: &Function) -> Result<Vec<Vec<Buffer>>> {
+    /// Runs a function of something of each device's share on all devices.
+    fn run<'a>(
+        &'a self,
+        function: &Function,
+        arguments: impl Fn(&'a Share) -> Vec<&'a Buffer>,
+    ) -> Result<Vec<Vec<Buffer>>> {
         let options = lower::Options::default();
         let (executable, _) = self.session.compile_replicas(function, &options, self.devices())?;
-        let count = function.parameters().len();
-        let arguments = self.arguments.iter().map(|arguments| arguments.iter().take(count).collect());
-        executable.run_replicas(&arguments.collect::<Vec<_>>())
+        executable.run_replicas(&self.shares.iter().map(arguments).collect::<Vec<_>>())
+    }
+
+    /// What makes of a device's rows what its search takes beside them.
+    fn prepared_function(&self) -> Result<Option<Function>> {
+        let stored = self.options.stored(self.metric, &self.database);
+        prepared_function(self.metric, &self.sharding.shapes(&stored)[0], &self.options)
     }
 
     /// Requires that the devices have room for the database, as it comes and as it is searched, and for what is
     /// prepared of it.
-    fn check_room(&self, given: &Shape, prepared: Option<&Function>) -> Result<()> {
+    fn check_room(&self, given: &Shape) -> Result<()> {
         let bytes = |shapes: Vec<Shape>| shapes.iter().map(|shape| shape.byte_count() as u64).sum::<u64>();
         let uploaded = bytes(self.sharding.shapes(given));
-        let mut made = prepared.map_or(0, |prepared| bytes(prepared.result_shapes()));
+        let mut made = self.prepared_function()?.map_or(0, |prepared| bytes(prepared.result_shapes()));
         let stored = self.options.stored(self.metric, &self.database);
         if self.options.reduced_dtype(self.metric, &stored)?.is_some() {
             // What its rounding takes for a while.
@@ -328,7 +428,7 @@ impl Searcher {
     }
 
     /// The compiled search that answers so many queries.
-    fn batch(&self, queries: usize) -> Result<Arc<Batch>> {
+    fn batch(&self, queries: usize, query_dtype: DType, by_differences: bool) -> Result<Arc<Batch>> {
         let size = self.batch_size(queries);
         // A recall that is proven of all is that of these: what fills up the batch may be all that is right.
         let fewest = match self.options.precision {
@@ -337,7 +437,8 @@ impl Searcher {
             _ => size / 2 + 1,
         };
         let recall_target = recall_of_part(self.options.recall_target, fewest, size);
-        let key = (size, recall_target.to_bits());
+        let recall_bits = recall_target.to_bits();
+        let key = BatchKey { queries: size, query_dtype, by_differences, recall_target: recall_bits };
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(batch) = batches.get(&key) {
             return Ok(Arc::clone(batch));
@@ -346,9 +447,20 @@ impl Searcher {
         let devices = self.devices();
         let capabilities = self.session.platform().capabilities;
         let options = SearchOptions { recall_target, ..self.options.clone() };
-        let function =
-            search_function_for(capabilities, self.metric, &self.database, size, devices, &options)?;
-        let options = options.lowering();
+        let request = Request {
+            metric: self.metric,
+            database: &self.database,
+            queries: size,
+            query_dtype,
+            devices,
+            options: &options,
+            wide: capabilities.wide,
+            product_rounding: capabilities.product_rounding,
+        };
+        let (function, options) = match by_differences {
+            true => (request.by_differences(capabilities)?, lower::Options::default()),
+            false => (request.function_for(capabilities)?, options.lowering()),
+        };
         let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
         let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
         batches.insert(key, Arc::clone(&batch));
@@ -362,6 +474,29 @@ impl std::fmt::Debug for Searcher {
     }
 }
 
+/// What devices found, on the host.
+#[derive(Default)]
+pub(super) struct FoundRows {
+    /// Distances and indices of k places for each query, or more where devices' are not put together.
+    pub(super) distances: Vec<f64>,
+    pub(super) indices: Vec<i32>,
+    /// Of each query, where there is something to prove.
+    pub(super) proven: Vec<bool>,
+}
+
+impl FoundRows {
+    fn read(results: &[Buffer]) -> Result<FoundRows> {
+        Ok(FoundRows {
+            distances: results[0].to_array()?.to_f64(),
+            indices: results[1].to_array()?.to_vec()?,
+            proven: match results.get(2) {
+                Some(proven) => proven.to_array()?.to_vec()?,
+                None => Vec::new(),
+            },
+        })
+    }
+}
+
 /// Queries with the first of them behind, so that they are `size`. Zeros would be searched twice at a precision below f32, as
 /// nothing can be proven where all scores are equal.
 fn filled_up(queries: &Array, size: usize) -> Array {
@@ -372,11 +507,4 @@ fn filled_up(queries: &Array, size: usize) -> Array {
         own.copy_from_slice(queries.as_bytes());
         rest.chunks_exact_mut(width).for_each(|query| query.copy_from_slice(&queries.as_bytes()[..width]));
     })
-}
-
-fn convert(array: &Array, dtype: DType) -> Result<Array> {
-    if array.shape().dtype() == dtype {
-        return Ok(array.clone());
-    }
-    Array::from_f64(array.shape().with_dtype(dtype), &array.to_f64())
 }

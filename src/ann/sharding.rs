@@ -6,7 +6,8 @@ use crate::array::check_preds;
 use crate::data::MappedArray;
 use crate::{Array, Error, Result, Shape};
 
-use super::{Metric, Neighbors};
+use super::Metric;
+use super::search::FoundRows;
 
 /// The rows of a database, dealt out to devices in turn: device r has the rows r, r + devices, r + 2 devices and
 /// so on.
@@ -59,9 +60,9 @@ impl Sharding {
 
     /// The `k` best of what the devices found, equal ones in the order of their indices. The last columns are the
     /// rest's, the same for all devices.
-    pub(super) fn aggregate(&self, found: &[Neighbors], metric: Metric, k: usize) -> Result<Neighbors> {
-        let shape = found[0].distances.shape();
-        let (queries, columns) = (shape.dims()[0], shape.dims()[1]);
+    pub(super) fn aggregate(&self, found: &[FoundRows], metric: Metric, k: usize) -> FoundRows {
+        let columns = k.min(self.rows) + self.rest;
+        let queries = found[0].indices.len() / columns;
         let order = |a: &(f64, i32), b: &(f64, i32)| {
             let best_first = match metric {
                 Metric::L2 => a.0.partial_cmp(&b.0),
@@ -70,28 +71,23 @@ impl Sharding {
             let nan_last = a.0.is_nan().cmp(&b.0.is_nan());
             nan_last.then(best_first.unwrap_or(Ordering::Equal)).then(a.1.cmp(&b.1))
         };
-        let found = found
-            .iter()
-            .map(|found| Ok((found.distances.to_f64(), found.indices.as_slice::<i32>()?)))
-            .collect::<Result<Vec<_>>>()?;
-        let (mut distances, mut indices) = (Vec::new(), Vec::new());
+        let mut best = FoundRows::default();
+        let proven = (0..found[0].proven.len()).map(|query| found.iter().all(|found| found.proven[query]));
+        best.proven = proven.collect();
         for query in 0..queries {
             let row = query * columns..(query + 1) * columns;
             let mut candidates: Vec<(f64, i32)> = Vec::new();
-            for (device, (distances, indices)) in found.iter().enumerate() {
+            for (device, found) in found.iter().enumerate() {
                 let kept = if device == 0 { columns } else { columns - self.rest };
-                let row = distances[row.clone()].iter().zip(&indices[row.clone()]).take(kept);
+                let row = found.distances[row.clone()].iter().zip(&found.indices[row.clone()]).take(kept);
                 candidates.extend(row.map(|(&distance, &index)| (distance, index)));
             }
             candidates.sort_unstable_by(order);
             candidates.truncate(k);
-            distances.extend(candidates.iter().map(|(distance, _)| *distance));
-            indices.extend(candidates.iter().map(|(_, index)| *index));
+            best.distances.extend(candidates.iter().map(|(distance, _)| *distance));
+            best.indices.extend(candidates.iter().map(|(_, index)| *index));
         }
-        Ok(Neighbors {
-            distances: Array::from_f64(shape.with_dims([queries, k]), &distances)?,
-            indices: Array::new([queries, k], &indices)?,
-        })
+        best
     }
 }
 
@@ -123,15 +119,17 @@ mod tests {
 
     #[test]
     fn what_devices_found_is_ordered_by_distance_then_index() {
-        let found = |distances: [f32; 3], indices: [i32; 3]| Neighbors {
-            distances: Array::new([1, 3], &distances).unwrap(),
-            indices: Array::new([1, 3], &indices).unwrap(),
+        let found = |distances: [f64; 3], indices: [i32; 3], proven| FoundRows {
+            distances: distances.to_vec(),
+            indices: indices.to_vec(),
+            proven: vec![proven],
         };
-        let sharding = Sharding { devices: 2, rows: 4, rest: 1 };
-        let both = [found([1.0, 2.0, 0.5], [6, 2, 8]), found([f32::NAN, 1.0, 0.5], [1, 3, 8])];
-        let best = |metric, k| sharding.aggregate(&both, metric, k).unwrap().indices.to_vec::<i32>().unwrap();
-        assert_eq!(best(Metric::L2, 5), [8, 3, 6, 2, 1]);
-        assert_eq!(best(Metric::InnerProduct, 3), [2, 3, 6]);
-        assert_eq!(best(Metric::Cosine, 5), [2, 3, 6, 8, 1]);
+        let sharding = Sharding { devices: 2, rows: 2, rest: 1 };
+        let both = [found([1.0, 2.0, 0.5], [6, 2, 8], true), found([f64::NAN, 1.0, 0.5], [1, 3, 8], false)];
+        let best = |metric, k| sharding.aggregate(&both, metric, k);
+        assert_eq!(best(Metric::L2, 5).indices, [8, 3, 6, 2, 1]);
+        assert_eq!(best(Metric::InnerProduct, 3).indices, [2, 3, 6]);
+        assert_eq!(best(Metric::Cosine, 5).indices, [2, 3, 6, 8, 1]);
+        assert_eq!(best(Metric::L2, 5).proven, [false]);
     }
 }

@@ -139,13 +139,11 @@ pub(super) fn search(
     if database.dtype() != DType::F32 {
         return Ok(Err("the products are not of f32"));
     }
-    // Both as they were before a conversion to f32, whose products the kernel sums in f32, too.
-    if let (Some(narrow), Some(narrow_database)) =
-        (value(uses.unconverted(lhs)), value(uses.unconverted(rhs)))
-        && narrow.dtype() == narrow_database.dtype()
-        && matches!(narrow.dtype(), DType::F16 | DType::BF16)
-    {
-        (queries, database) = (narrow, narrow_database);
+    // As they were before a conversion to f32: the kernel sums products of either in f32, too.
+    let is_narrow = |tensor: &Tensor| matches!(tensor.dtype(), DType::F16 | DType::BF16);
+    if let Some(narrow) = value(uses.unconverted(rhs)).filter(is_narrow) {
+        database = narrow;
+        queries = value(uses.unconverted(lhs)).filter(is_narrow).unwrap_or(queries);
     }
     let free = |rank: usize, batch: &[usize], contracting: &[usize]| -> Vec<usize> {
         (0..rank).filter(|dim| !batch.contains(dim) && !contracting.contains(dim)).collect()

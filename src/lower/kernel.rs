@@ -4,6 +4,7 @@ use crate::graph::{Function, Tensor};
 use crate::kernels::{FUSED_SEARCH, SELECT_K};
 use crate::lower::approx_top_k::sort_prepared;
 use crate::lower::fused::Search;
+use crate::lower::nearest::{Nearest, Stored};
 use crate::lower::policy::Reduction;
 use crate::lower::precision::Reduced;
 use crate::ops::approx_top_k::Direction;
@@ -81,6 +82,57 @@ pub(super) fn fused_search(
         .reference(reference);
     let found = queries.builder().custom_call(call, &operands)?;
     found.iter().map(|found| search.restore(found)).collect()
+}
+
+/// The nearest rows by true squared distances, f64, and their indices: of some candidates, with so much recall proven; or of
+/// all rows of f64.
+pub(super) fn nearest(
+    search: &Nearest,
+    k: usize,
+    candidates: usize,
+    certified_recall: Option<f32>,
+    threads: Option<usize>,
+) -> Result<Vec<Tensor>> {
+    let Nearest { queries, database, stored, errors, half_norms } = search;
+    let (scales, centre) = match stored {
+        Some(Stored { scales, centre, .. }) => (scales.as_ref(), centre.as_ref()),
+        None => (None, None),
+    };
+    let operands: Vec<&Tensor> = match certified_recall {
+        None => vec![queries, database],
+        Some(_) => {
+            let rows = stored.as_ref().map_or(database, |stored| &stored.rows);
+            let others = [scales, Some(half_norms), Some(database), Some(errors), centre];
+            [queries, rows].into_iter().chain(others.into_iter().flatten()).collect()
+        }
+    };
+    let shapes: Vec<Shape> = operands.iter().map(|operand| operand.shape().clone()).collect();
+    let exact = operands.iter().position(|operand| std::ptr::eq(*operand, database)).unwrap_or(1);
+    let reference = Function::trace("nearest_rows", &shapes, |x| {
+        let queries = x[0].convert(DType::F64)?.expand_dims(-2)?;
+        let rows = x[exact].convert(DType::F64)?.expand_dims(-3)?;
+        let differences = (queries - rows)?;
+        let distances = (&differences * &differences)?.reduce_sum(&[-1])?;
+        let dims = distances.dims().to_vec();
+        let (leading, size) = (&dims[..dims.len() - 1], dims[dims.len() - 1]);
+        let rows = distances.reshape(&[leading.iter().product(), size])?;
+        let results = sort_prepared(&rows, &[], k, Direction::Min)?;
+        let found = results[0].equal(&results[0])?;
+        let results = [results[0].clone(), found.select(&results[1], -1)?];
+        results.iter().map(|result| result.reshape(&[leading, &[k]].concat())).collect::<Result<Vec<_>>>()
+    })?;
+    let certified = |attribute| certified_recall.map(|_| attribute);
+    let centred = certified(("centred", "true".to_owned())).filter(|_| centre.is_some());
+    let call = CustomCall::new(FUSED_SEARCH, reference.result_shapes())
+        .backend_config(&attributes([
+            Some(("metric", "\"squared_distance\"".to_owned())),
+            certified(("candidates", format!("{candidates} : i64"))),
+            certified_recall.map(|recall| ("certified_recall", float(recall))),
+            centred,
+            threads.map(thread_count),
+        ]))
+        .reference(reference);
+    queries.builder().custom_call(call, &operands)
 }
 
 fn thread_count(threads: usize) -> (&'static str, String) {

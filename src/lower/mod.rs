@@ -9,6 +9,7 @@ mod blocks;
 mod fused;
 mod kernel;
 mod native;
+mod nearest;
 mod policy;
 mod precision;
 mod stablehlo;
@@ -23,12 +24,13 @@ use crate::lower::fused::{Search, Uses};
 use crate::lower::policy::{Fusion, Plan};
 use crate::ops::Op;
 use crate::ops::approx_top_k::ApproxTopK;
-use crate::{Builder, Result};
+use crate::{Builder, CustomCall, Result};
 
 pub(crate) use approx_top_k::best_with;
+pub(crate) use nearest::{Nearest, Plan as NearestPlan, Stored};
 pub use policy::{Capabilities, Choice, Form};
 pub use precision::Precision;
-pub(crate) use precision::{Reduced, recall_of_part};
+pub(crate) use precision::{Reduced, candidates, recall_of_part};
 pub use stablehlo::stablehlo;
 
 /// What the caller decides of the lowering.
@@ -131,8 +133,22 @@ fn plain(
     capabilities: &Capabilities,
     options: &Options,
 ) -> Result<(Function, Vec<Choice>)> {
-    let mut choices = Vec::new();
-    let function = expand(function, &mut |op, inputs, site| {
+    let mut forms = Forms { capabilities, options, choices: Vec::new() };
+    let function = expand(function, &mut forms)?;
+    // Scores that a kernel does not need.
+    Ok((function.pruned(), forms.choices))
+}
+
+/// Puts the forms that a target has in the place of approximate top-k.
+struct Forms<'a> {
+    capabilities: &'a Capabilities,
+    options: &'a Options,
+    choices: Vec<Choice>,
+}
+
+impl Rewrite for Forms<'_> {
+    fn approx_top_k(&mut self, op: &ApproxTopK, inputs: &[Tensor], site: &Site<'_>) -> Result<Vec<Tensor>> {
+        let Forms { capabilities, options, choices } = self;
         let carried = inputs.len() - 1;
         let search = match capabilities.forms.contains(&Form::Kernel) {
             true => site.search(op)?,
@@ -147,9 +163,15 @@ fn plain(
             }
             _ => approx_top_k::expand(op, inputs, plan, capabilities),
         }
-    })?;
-    // Scores that a kernel does not need.
-    Ok((function.pruned(), choices))
+    }
+
+    fn nearest(&mut self, call: &CustomCall, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
+        let kernel = nearest::kernel(call, inputs, self.capabilities, self.options)?;
+        Ok(kernel.map(|(results, choice)| {
+            self.choices.push(choice);
+            results
+        }))
+    }
 }
 
 /// Where an approximate top-k stands.
@@ -167,11 +189,19 @@ impl Site<'_> {
     }
 }
 
-/// Makes something else of an approximate top-k: its results, from its inputs.
-type Rewrite<'a> = dyn FnMut(&ApproxTopK, &[Tensor], &Site<'_>) -> Result<Vec<Tensor>> + 'a;
+/// Makes something else of what no target has.
+trait Rewrite {
+    /// The results of an approximate top-k, from its inputs.
+    fn approx_top_k(&mut self, op: &ApproxTopK, inputs: &[Tensor], site: &Site<'_>) -> Result<Vec<Tensor>>;
+
+    /// Those of a search by true squared distances, unless it is to be in plain operators.
+    fn nearest(&mut self, _call: &CustomCall, _inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
+        Ok(None)
+    }
+}
 
 /// The function with its approximate top-k, and those of its sub-functions, rewritten.
-fn expand(function: &Function, rewrite: &mut Rewrite<'_>) -> Result<Function> {
+fn expand(function: &Function, rewrite: &mut dyn Rewrite) -> Result<Function> {
     let builder = Builder::new(function.name());
     let arguments: Vec<Tensor> = function
         .parameters()
@@ -182,7 +212,16 @@ fn expand(function: &Function, rewrite: &mut Rewrite<'_>) -> Result<Function> {
     let results = function.interpret(arguments, |equation, inputs| {
         values.extend(equation.inputs().iter().copied().zip(inputs.iter().cloned()));
         if let Op::ApproxTopK(op) = &equation.op {
-            return rewrite(op, inputs, &Site { equation, uses: &uses, values: &values });
+            return rewrite.approx_top_k(op, inputs, &Site { equation, uses: &uses, values: &values });
+        }
+        if let Some((call, reference)) = nearest::reference(equation) {
+            return match rewrite.nearest(call, inputs)? {
+                Some(results) => Ok(results),
+                None => {
+                    let plain = expand(reference, rewrite)?;
+                    builder.call(&plain, &inputs.iter().collect::<Vec<_>>())
+                }
+            };
         }
         if precision::is_reducible(equation) {
             return Ok(inputs[..1].to_vec());

@@ -155,6 +155,11 @@ pub struct Capabilities {
     pub score_budget: usize,
     /// How many queries a search answers at once, at most, where the user does not say.
     pub batch: usize,
+    /// The widest float that it computes with: distances are computed anew in it, by differences.
+    pub wide: DType,
+    /// By how much a product of two f32 may be off in a matrix product, relative to it, beside the rounding of the sum: where
+    /// the matrix units round factors.
+    pub product_rounding: f64,
     /// What the width of a database is padded to a multiple of where its rows are gathered: of another width, the
     /// compiler would copy the whole of it for every batch, so that a row's elements are stored next to each other.
     pub width_multiple: usize,

@@ -81,7 +81,12 @@ impl std::fmt::Display for Precision {
 /// that is asked for, or so nearly that few queries are searched again (cpp/bench/certificates.cc). For a target above
 /// 0.99 more candidates would not pay: of few queries more are looked at then.
 pub(crate) fn candidates(dtype: DType, recall_target: f32, k: usize, width: usize, rows: usize) -> usize {
-    let (per_width, more) = if dtype == DType::BF16 { (1024.0, 8.0) } else { (64.0, 16.0) };
+    let (per_width, more) = match dtype {
+        DType::BF16 => (1024.0, 8.0),
+        DType::S8 => (64.0, 16.0),
+        // Sums in f32 or wider lose so little that the next few are always further away.
+        _ => return k.saturating_add(6 + k / 16).min(rows),
+    };
     let beyond = k as f64 * width as f64 / per_width + more;
     let miss = 1.0 - f64::from(recall_target.min(0.99));
     k.saturating_add((beyond * (1.0 - miss.ln()) / 4.0).ceil() as usize).min(rows)
@@ -101,11 +106,11 @@ pub(crate) fn recall_of_part(recall_target: f32, part: usize, whole: usize) -> f
 #[derive(Clone)]
 pub(crate) struct Reduced {
     /// bf16 or s8, `[.., n, d]`.
-    pub(super) rows: Tensor,
+    pub(crate) rows: Tensor,
     /// Of s8: what a row is multiplied by, f32 `[.., n]`.
-    pub(super) scales: Option<Tensor>,
+    pub(crate) scales: Option<Tensor>,
     /// f32 `[.., 2]`: the greatest Euclidean norm of what a row has lost, and of what is left of one.
-    pub(super) errors: Tensor,
+    pub(crate) errors: Tensor,
 }
 
 impl Reduced {
@@ -113,14 +118,26 @@ impl Reduced {
     ///
     /// The norms are as f32 sums give them: what is proven of them takes their rounding into account.
     pub(crate) fn of(matrix: &Tensor, dtype: DType) -> Result<Reduced> {
+        Reduced::counting(matrix, dtype, None)
+    }
+
+    /// As [`of`](Reduced::of), or as it is, but the norms are those of rows that may be near to something: not of such as are
+    /// not finite, or beyond what half norms can be computed of.
+    pub(crate) fn near(matrix: &Tensor, dtype: DType) -> Result<Reduced> {
+        let limit = if matrix.dtype() == DType::F64 { 480 } else { 100 };
+        Reduced::counting(matrix, dtype, Some(2f64.powi(limit)))
+    }
+
+    fn counting(matrix: &Tensor, dtype: DType, limit: Option<f64>) -> Result<Reduced> {
         let last = matrix.rank() as isize - 1;
         let mut greatest = matrix.abs()?.reduce_max(&[last])?;
+        let counts = limit.map(|limit| greatest.less_equal(limit)).transpose()?;
         if dtype == DType::S8 {
             greatest = of_neighbours(&greatest)?;
         }
         // All is computed of rows whose greatest number is 1, or at most 1, so that squares do not overflow, nor vanish
         // beside others.
-        let unit = (&greatest + greatest.equal(0)?.convert(DType::F32)?)?;
+        let unit = (&greatest + greatest.equal(0)?.convert(matrix.dtype())?)?;
         let column = unit.expand_dims(last)?;
         let scaled = (matrix / &column)?;
         let (rows, scales, left) = match dtype {
@@ -128,16 +145,25 @@ impl Reduced {
                 let steps = (&scaled * 127.0)?.round_ties_even()?;
                 (steps.convert(DType::S8)?, Some((&unit / 127.0)?), (steps / 127.0)?)
             }
-            _ => {
+            DType::BF16 => {
                 let rounded = rounded_to_bf16(matrix)?;
                 (rounded.convert(dtype)?, None, (rounded / column)?)
             }
+            _ => (matrix.clone(), None, scaled.clone()),
         };
         let greatest_norm = |x: Tensor| -> Result<Tensor> {
-            ((&x * &x)?.reduce_sum(&[last])?.sqrt()? * &unit)?.reduce_max(&[last - 1])?.expand_dims(last - 1)
+            let norms = ((&x * &x)?.reduce_sum(&[last])?.sqrt()? * &unit)?;
+            let norms = match &counts {
+                Some(counts) => counts.select(&norms, 0.0)?,
+                None => norms,
+            };
+            norms.reduce_max(&[last - 1])?.expand_dims(last - 1)
         };
         let errors = [greatest_norm((scaled - &left)?)?, greatest_norm(left)?];
         let errors = Tensor::concatenate(&[&errors[0], &errors[1]], last - 1)?;
+        if counts.is_some() {
+            return Ok(Reduced { rows, scales, errors });
+        }
         // A compiler may divide by multiplying with 1 / unit, which of larger ones is flushed to 0.
         let divisible = unit.less_equal(LARGEST_UNIT)?.reduce_all(&[last - 1])?.expand_dims(last - 1)?;
         let errors =

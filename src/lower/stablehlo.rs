@@ -3,7 +3,7 @@
 use crate::graph::{Function, Tensor};
 use crate::hlo::{APPROX_TOP_K, float};
 use crate::lower::native::{comparator, initial, with_indices};
-use crate::lower::{Capabilities, Form, expand, module};
+use crate::lower::{Capabilities, Form, Rewrite, Site, expand, module};
 use crate::ops::Operator;
 use crate::ops::approx_top_k::ApproxTopK;
 use crate::{ApiVersion, Array, CustomCall, Result};
@@ -33,8 +33,19 @@ use crate::{ApiVersion, Array, CustomCall, Result};
 /// ```
 pub fn stablehlo(function: &Function, capabilities: &Capabilities) -> Result<String> {
     let is_fallback = !capabilities.forms.contains(&Form::Native);
-    let function = expand(function, &mut |op, inputs, _| custom_call(op, inputs, is_fallback))?;
+    let function = expand(function, &mut AsJax { is_fallback })?;
     module(&function)?.to_stablehlo()
+}
+
+/// Writes approximate top-k as JAX does.
+struct AsJax {
+    is_fallback: bool,
+}
+
+impl Rewrite for AsJax {
+    fn approx_top_k(&mut self, op: &ApproxTopK, inputs: &[Tensor], _: &Site<'_>) -> Result<Vec<Tensor>> {
+        custom_call(op, inputs, self.is_fallback)
+    }
 }
 
 /// XLA's own approximate top-k.

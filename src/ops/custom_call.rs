@@ -209,6 +209,11 @@ impl CustomCall {
     pub(crate) fn target(&self) -> &str {
         &self.target
     }
+
+    /// What gives its results on the host.
+    pub(crate) fn reference_function(&self) -> Option<&Function> {
+        self.reference.as_deref()
+    }
 }
 
 impl Builder {

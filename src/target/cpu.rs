@@ -58,6 +58,8 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     score_budget: 16 << 20,
     // Of a kernel, which keeps no scores.
     batch: 1024,
+    wide: DType::F64,
+    product_rounding: 0.0,
     width_multiple: 1,
 };
 

@@ -73,6 +73,9 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     keeps_no_scores: &[],
     score_budget: 1 << 30,
     batch: 128,
+    wide: DType::F64,
+    // TF32 has 11 digits, and both factors are rounded.
+    product_rounding: 1.0 / 1024.0,
     width_multiple: 1,
 };
 

@@ -111,6 +111,9 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     score_budget: 1 << 30,
     // libtpu stores a matrix of another width by columns, which wastes less, and gathers rows of one stored by rows.
     batch: 128,
+    wide: DType::F32,
+    // Both factors are rounded to bf16, of 8 digits.
+    product_rounding: 1.0 / 127.0,
     width_multiple: 128,
 };
 

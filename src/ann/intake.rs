@@ -1,0 +1,310 @@
+//! What databases and queries need before they are searched, by what is in them: nothing becomes infinite, or another number,
+//! on the way to the device.
+
+use crate::ann::function::score_dtype;
+use crate::ann::metric::Metric;
+use crate::ann::options::SearchOptions;
+use crate::data::MappedArray;
+use crate::lower::Capabilities;
+use crate::{Array, DType, Error, Result, Shape};
+
+/// Rows from which the centre is taken.
+const SAMPLE: usize = 255;
+
+/// A database as it is searched.
+pub(super) struct Intake {
+    /// As it was given, or rows that were scaled.
+    pub(super) database: MappedArray,
+    /// The dtype that it is searched in.
+    pub(super) dtype: DType,
+    /// The power of two that inner products are to be multiplied by, as rows were divided by it.
+    pub(super) exponent: i32,
+}
+
+/// What is known of numbers.
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    /// The largest finite magnitude, and a row that has it.
+    largest: f64,
+    row: usize,
+    /// The first row of which f32 does not hold all.
+    not_f32: Option<usize>,
+    /// Whether there is a row whose largest magnitude is finite, not 0, and so large or small that squares may leave the range.
+    extreme: bool,
+}
+
+/// The exponents between which the largest magnitude of a vector is safe: so are its squares and their sums.
+fn safe_exponent(dtype: DType) -> i32 {
+    if dtype == DType::F64 { 400 } else { 40 }
+}
+
+impl Extent {
+    fn of(first: usize, rows: impl Iterator<Item = impl Iterator<Item = f64>>, safe: i32) -> Extent {
+        let mut extent = Extent::default();
+        for (place, row) in rows.enumerate() {
+            let (mut largest, mut is_f32) = (0f64, true);
+            for value in row {
+                let magnitude = value.abs();
+                if magnitude > largest && magnitude < f64::INFINITY {
+                    largest = magnitude;
+                }
+                is_f32 &= f64::from(value as f32) == value || value.is_nan();
+            }
+            if largest > extent.largest {
+                (extent.largest, extent.row) = (largest, first + place);
+            }
+            if !is_f32 && extent.not_f32.is_none() {
+                extent.not_f32 = Some(first + place);
+            }
+            extent.extreme |= largest > 0.0 && exponent(largest).abs() > safe;
+        }
+        extent
+    }
+
+    fn join(self, later: Extent) -> Extent {
+        let largest = if later.largest > self.largest { later } else { self };
+        Extent { not_f32: self.not_f32.or(later.not_f32), extreme: self.extreme || later.extreme, ..largest }
+    }
+}
+
+/// The exponent of a power of two that is at most the number and more than half of it.
+fn exponent(number: f64) -> i32 {
+    libm::ilogb(number)
+}
+
+/// The numbers of rows, as f64; integers beyond 2^53 are rounded.
+fn numbers(shape: &Shape, bytes: &[u8]) -> Result<Vec<f64>> {
+    let row = shape.dims()[1] * shape.dtype().size();
+    Ok(Array::from_bytes(shape.with_dims([bytes.len() / row, shape.dims()[1]]), bytes)?.to_f64())
+}
+
+/// The extent of a matrix, by several threads.
+fn extent(matrix: &MappedArray, safe: i32) -> Result<Extent> {
+    let shape = matrix.shape();
+    let (rows, width) = (shape.dims()[0], shape.dims()[1]);
+    let row = width * shape.dtype().size();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(rows).max(1);
+    let part = rows.div_ceil(threads);
+    let of_part = |first: usize, bytes: &[u8]| -> Result<Extent> {
+        if shape.dtype() == DType::F32 {
+            let floats = |row: &'_ [u8]| -> Vec<f32> {
+                row.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect()
+            };
+            let rows = bytes.chunks_exact(row).map(|row| floats(row).into_iter().map(f64::from));
+            return Ok(Extent::of(first, rows, safe));
+        }
+        let mut extent = Extent::default();
+        // So many rows at once that their numbers stay in the cache.
+        let count = (1 << 16) / width.max(1) + 1;
+        for (at, bytes) in bytes.chunks(count * row).enumerate() {
+            let numbers = numbers(shape, bytes)?;
+            let rows = numbers.chunks(width).map(|row| row.iter().copied());
+            extent = extent.join(Extent::of(first + at * count, rows, safe));
+        }
+        Ok(extent)
+    };
+    let bytes = matrix.as_bytes();
+    std::thread::scope(|scope| {
+        let of_part = &of_part;
+        let parts = bytes.chunks(part * row).enumerate();
+        let parts: Vec<_> = parts.map(|(at, bytes)| scope.spawn(move || of_part(at * part, bytes))).collect();
+        parts.into_iter().try_fold(Extent::default(), |extent, part| {
+            let part = part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(extent.join(part))
+        })
+    })
+}
+
+fn refused(argument: &str, expected: String, got: String) -> Error {
+    Error::argument("search", argument, expected, got)
+}
+
+/// The largest integer of which f64 holds all that are smaller.
+const LARGEST_INTEGER: f64 = (1u64 << 53) as f64;
+
+impl Intake {
+    /// Looks at a database, which has rows.
+    pub(super) fn new(database: MappedArray, metric: Metric, target: &Capabilities) -> Result<Intake> {
+        let given = database.shape().dtype();
+        let mut dtype = target.search_dtype(given);
+        // Of L2, the search itself finds out what is beyond its range.
+        let looks = metric != Metric::L2 || (dtype != given && !matches!(given, DType::F16 | DType::BF16));
+        if !looks {
+            return Ok(Intake { database, dtype, exponent: 0 });
+        }
+        let safe = safe_exponent(dtype);
+        let extent = extent(&database, safe)?;
+        let has_f64 = target.searched.contains(&DType::F64);
+        let row = extent.not_f32.unwrap_or(extent.row);
+        if dtype == DType::F32 && extent.not_f32.is_some() && given != dtype {
+            if given == DType::F64 || !has_f64 {
+                let expected = format!(
+                    "of numbers that f32 holds, as {} searches no {given} (convert them to have them rounded)",
+                    target.target
+                );
+                return Err(refused("database", expected, format!("others in row {row}")));
+            }
+            dtype = DType::F64;
+        }
+        if dtype == DType::F64 && given != dtype && extent.largest >= LARGEST_INTEGER {
+            let expected = "of integers below 2^53, which f64 holds".to_owned();
+            return Err(refused("database", expected, format!("{} in row {}", extent.largest, extent.row)));
+        }
+        let stays = match metric {
+            Metric::L2 => true,
+            Metric::InnerProduct => extent.largest == 0.0 || exponent(extent.largest).abs() <= safe,
+            Metric::Cosine => !extent.extreme,
+        };
+        if stays {
+            return Ok(Intake { database, dtype, exponent: 0 });
+        }
+        let whole = if metric == Metric::InnerProduct { exponent(extent.largest) } else { 0 };
+        let scaled = scaled(&database, score_dtype(dtype), metric, whole)?;
+        Ok(Intake { dtype: scaled.shape().dtype(), database: scaled.into(), exponent: whole })
+    }
+
+    /// The centre of an L2 search of candidates, where it loses less than without: where most rows are further from the origin
+    /// than from each other.
+    pub(super) fn centre(&self) -> Result<Option<Vec<f64>>> {
+        let shape = self.database.shape();
+        let (rows, width) = (shape.dims()[0], shape.dims()[1]);
+        let row = width * shape.dtype().size();
+        let bytes = self.database.as_bytes();
+        let count = rows.min(SAMPLE);
+        let mut sample = Vec::with_capacity(count * width);
+        for at in 0..count {
+            let start = (at * (rows / count) + at * (rows % count) / count) * row;
+            sample.extend(numbers(shape, &bytes[start..start + row])?);
+        }
+        let median = |values: &mut Vec<f64>| {
+            values.retain(|value| value.is_finite());
+            let middle = values.len() / 2;
+            (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
+        };
+        let column = |at: usize| -> f64 {
+            median(&mut sample.iter().skip(at).step_by(width).copied().collect()).unwrap_or(0.0)
+        };
+        // As it reaches the device.
+        let single = |x: f64| if self.dtype == DType::F64 { x } else { f64::from(x as f32) };
+        let centre: Vec<f64> = (0..width).map(|at| single(column(at))).collect();
+        let norms = |centre: &dyn Fn(usize) -> f64| {
+            let norm = |row: &[f64]| row.iter().enumerate().map(|(at, x)| (x - centre(at)).powi(2)).sum();
+            median(&mut sample.chunks(width).map(norm).collect()).unwrap_or(0.0)
+        };
+        let pays = norms(&|_| 0.0) > 4.0 * norms(&|at| centre[at]);
+        Ok(pays.then_some(centre))
+    }
+}
+
+/// Rows divided by a power of two: all by that of the exponent or, for cosines, each by its own.
+fn scaled(database: &MappedArray, dtype: DType, metric: Metric, whole: i32) -> Result<Array> {
+    let shape = database.shape();
+    let width = shape.dims()[1];
+    let row = width * shape.dtype().size();
+    let (bytes, size) = (database.as_bytes(), dtype.size());
+    Array::try_filled(shape.with_dtype(dtype), |target| {
+        for (target, bytes) in target.chunks_exact_mut(width * size).zip(bytes.chunks_exact(row)) {
+            let mut row = numbers(shape, bytes)?;
+            let by = if metric == Metric::Cosine { own_exponent(&row) } else { whole };
+            row.iter_mut().for_each(|x| *x = libm::ldexp(*x, -by));
+            target.copy_from_slice(Array::from_f64(Shape::new(dtype, [width]), &row)?.as_bytes());
+        }
+        Ok(())
+    })
+}
+
+/// That of a vector's largest finite magnitude.
+fn own_exponent(vector: &[f64]) -> i32 {
+    let magnitudes = vector.iter().map(|x| x.abs()).filter(|x| x.is_finite());
+    let largest = magnitudes.fold(0.0, f64::max);
+    if largest > 0.0 { exponent(largest) } else { 0 }
+}
+
+/// Queries as they are searched.
+pub(super) struct Queries {
+    /// `[q, d]`, f32 or f64.
+    pub(super) array: Array,
+    /// The power of two that each was divided by, where one was.
+    exponents: Option<Vec<i32>>,
+    /// Which have a NaN, where one has.
+    nan: Option<Vec<bool>>,
+}
+
+impl Queries {
+    /// Queries for a database that is searched in a dtype.
+    ///
+    /// # Errors
+    /// Where there is a number that the search would have to take for another one.
+    pub(super) fn new(
+        queries: &Array,
+        metric: Metric,
+        options: &SearchOptions,
+        searched: DType,
+        target: &Capabilities,
+    ) -> Result<Queries> {
+        let (shape, given) = (queries.shape(), queries.shape().dtype());
+        let (width, scored) = (shape.dims()[1], score_dtype(searched));
+        let mut numbers = queries.to_f64();
+        let safe = safe_exponent(scored);
+        let extent = Extent::of(0, numbers.chunks(width.max(1)).map(|row| row.iter().copied()), safe);
+        if !given.is_float() && extent.largest >= LARGEST_INTEGER {
+            let expected = "of integers below 2^53, which f64 holds".to_owned();
+            return Err(refused("queries", expected, format!("{} in row {}", extent.largest, extent.row)));
+        }
+        let nan: Vec<bool> =
+            numbers.chunks(width.max(1)).map(|query| query.iter().any(|x| x.is_nan())).collect();
+        let mut exponents = None;
+        if extent.extreme && metric != Metric::L2 {
+            let scale = |query: &mut [f64]| {
+                let by = own_exponent(query);
+                let by = if by.abs() > safe { by } else { 0 };
+                query.iter_mut().for_each(|x| *x = libm::ldexp(*x, -by));
+                by
+            };
+            exponents = Some(numbers.chunks_mut(width.max(1)).map(scale).collect());
+        }
+        let dtype = match (scored, extent.not_f32) {
+            (DType::F32, Some(row)) if metric == Metric::L2 => {
+                if !options.refines(metric) || target.wide != DType::F64 {
+                    let expected = "of numbers that f32 holds (convert them to have them rounded)".to_owned();
+                    return Err(refused("queries", expected, format!("others in row {row}")));
+                }
+                DType::F64
+            }
+            // What is rounded as the rows are multiplies faster.
+            _ if given == searched && exponents.is_none() => given,
+            (scored, _) => scored,
+        };
+        let array = match given == dtype && exponents.is_none() {
+            true => queries.clone(),
+            false => Array::from_f64(shape.with_dtype(dtype), &numbers)?,
+        };
+        Ok(Queries { array, exponents, nan: nan.contains(&true).then_some(nan) })
+    }
+
+    /// Whether a query has a NaN, and so no neighbours.
+    pub(super) fn has_nan(&self, query: usize) -> bool {
+        self.nan.as_ref().is_some_and(|nan| nan[query])
+    }
+
+    /// Some of the queries.
+    pub(super) fn only(&self, queries: &[usize]) -> Result<Array> {
+        let shape = self.array.shape();
+        let row = shape.dims()[1] * shape.dtype().size();
+        let rows = queries.iter().flat_map(|query| &self.array.as_bytes()[query * row..][..row]);
+        Array::from_bytes(
+            shape.with_dims([queries.len(), shape.dims()[1]]),
+            &rows.copied().collect::<Vec<u8>>(),
+        )
+    }
+
+    /// What a distance of a query is to be multiplied by, the power of two of a database's inner products taken in.
+    pub(super) fn exponent(&self, query: usize, metric: Metric, database: i32) -> i32 {
+        match metric {
+            Metric::InnerProduct => {
+                database + self.exponents.as_ref().map_or(0, |exponents| exponents[query])
+            }
+            Metric::L2 | Metric::Cosine => 0,
+        }
+    }
+}
