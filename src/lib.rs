@@ -154,7 +154,7 @@
 //! | [`pjrt`] | plugins, and their clients, buffers and executables |
 //! | [`target`] | kinds of devices: where their plugins come from and what can be lowered for them |
 //! | [`ann`] | metrics, search, and recall: planned and measured |
-//! | [`data`] | .npy, .fvecs, .ivecs and .bvecs files, and the packages of plugins |
+//! | [`data`] | .npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin and .ibin files, and the packages of plugins |
 //!
 //! The operators are methods of [`Tensor`]; those without a tensor to start from ([`Builder::constant`],
 //! [`Builder::iota`]) or with several results (such as [`Builder::sort_by`], [`Builder::reduce`],
