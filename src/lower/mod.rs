@@ -184,7 +184,8 @@ fn expand(function: &Function, rewrite: &mut Rewrite<'_>) -> Result<Function> {
         if let Op::ApproxTopK(op) = &equation.op {
             return rewrite(op, inputs, &Site { equation, uses: &uses, values: &values });
         }
-        if precision::is_reducible(equation) {
+        // What only derivatives are made of is pruned.
+        if matches!(equation.op, Op::WithDerivativeOf(_)) || precision::is_reducible(equation) {
             return Ok(inputs[..1].to_vec());
         }
         let op = equation.op.map_functions(&mut |function| expand(function, rewrite))?;
