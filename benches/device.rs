@@ -72,7 +72,7 @@ fn topk(c: &mut Criterion) {
                 let options = Options { approx_top_k: Some(form), ..Default::default() };
                 let (executable, _) = session.compile_with(&function, &options).unwrap();
                 let found = &host_results(&executable, &[&operand])[1];
-                let recall = ann::recall(found, truth).unwrap();
+                let recall = ann::recall::recall_by_index(found, truth).unwrap();
                 // The target is an expectation; rows and seed are fixed, so the margin covers one sample.
                 assert!(recall >= RECALL_TARGET - 0.01, "{form}: recall {recall}");
                 let direction = if min { "min" } else { "max" };
@@ -109,7 +109,7 @@ fn derivative(c: &mut Criterion) {
                 .compile_with(&derivative, &Options { approx_top_k: form, ..Default::default() })
                 .unwrap();
             let results = host_results(&executable, &operands.each_ref());
-            let recall = ann::recall(&results[1], truth).unwrap();
+            let recall = ann::recall::recall_by_index(&results[1], truth).unwrap();
             // Of fewer results the recall varies more: by this at most, in all but one of a thousand samples.
             let margin = 3.0 * (RECALL_TARGET * (1.0 - RECALL_TARGET) / (rows * k) as f64).sqrt();
             assert!(recall >= RECALL_TARGET - margin, "{tangent:?}: recall {recall}");
@@ -136,11 +136,10 @@ fn search(c: &mut Criterion) {
         let queries = random([count, WIDTH]);
         for metric in Metric::ALL {
             let options = SearchOptions::new(10);
-            let exact = SearchOptions { form: Some(Form::Sort), recall_target: 1.0, ..options.clone() };
-            let [searcher, exact] = [options, exact]
-                .map(|options| Searcher::new(&session, database.clone(), metric, options).unwrap());
+            let searcher = Searcher::new(&session, database.clone(), metric, options).unwrap();
             let found = searcher.search(&queries).unwrap().indices;
-            let recall = ann::recall(&found, &exact.search(&queries).unwrap().indices).unwrap();
+            let truth = ann::true_neighbors(metric, &queries, database.clone(), 10).unwrap().indices;
+            let recall = ann::recall(metric, &queries, database.clone(), &found, &truth).unwrap();
             assert!(recall >= RECALL_TARGET, "{metric}: recall {recall}");
             group.throughput(Throughput::Elements(count as u64));
             group.bench_function(format!("{metric} {count} queries"), |b| {

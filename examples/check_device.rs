@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use xlann::ann::{Metric, SearchOptions, Searcher};
+use xlann::ann::{self, Metric, SearchOptions, Searcher};
 use xlann::lower::{Choice, Form, Options};
 use xlann::target::Platform;
 use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape};
@@ -225,9 +225,10 @@ fn search(
         }
     };
     let [count, size] = [queries, database].map(|array| array.shape().dims()[0]);
-    let best: Vec<Vec<f64>> = (0..count)
-        .map(|query| best_of(&(0..size).map(|index| score(query, index)).collect::<Vec<f64>>()))
-        .collect();
+    let sign = if metric == Metric::L2 { -1.0 } else { 1.0 };
+    let scores = |distances: &[f64]| distances.iter().map(|distance| sign * distance).collect::<Vec<f64>>();
+    let truth = ann::true_neighbors(metric, queries, database.clone(), LARGEST)?.distances.to_f64();
+    let best: Vec<Vec<f64>> = truth.chunks(LARGEST).map(scores).collect();
     for k in KS {
         let work = format!("search of {}, {metric}, k {k}", database.shape());
         table.add(&work, session, |form, repeat| {
@@ -237,8 +238,7 @@ fn search(
             let Some((mut choices, _)) = available(searcher.prepare(count))? else { return Ok(None) };
             let choice = choices.remove(0);
             let found = searcher.search(queries)?;
-            let sign = if metric == Metric::L2 { -1.0 } else { 1.0 };
-            let distances: Vec<f64> = found.distances.to_f64().iter().map(|value| sign * value).collect();
+            let distances = scores(&found.distances.to_f64());
             // By default, GPUs and TPUs round f32 to the precision of their matrix units: bf16 at worst.
             let rounding = 0.02 * (width as f64).sqrt();
             let score = |query, index| (index < size).then(|| score(query, index));

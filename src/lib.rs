@@ -109,14 +109,15 @@
 //! let database = Array::new([1000, 2], &points)?;
 //! if let Ok(session) = Session::cpu() {
 //!     let options = SearchOptions { recall_target: 0.99, ..SearchOptions::new(3) };
-//!     let searcher = Searcher::new(&session, database, Metric::L2, options)?;
-//!     let queries = [&points[20..22], &points[800..802]].concat();
-//!     let found = searcher.search(&Array::new([2, 2], &queries)?)?;
+//!     let searcher = Searcher::new(&session, database.clone(), Metric::L2, options)?;
+//!     let queries = Array::new([2, 2], &[&points[20..22], &points[800..802]].concat())?;
+//!     let found = searcher.search(&queries)?;
 //!     // Row by row, nearest first; distances are squared.
 //!     assert_eq!(found.indices.shape().dims(), [2, 3]);
 //!     assert_eq!(found.distances.as_slice::<f32>()?[0], 0.0);
-//!     let truth = Array::new([2, 3], &[10, 9, 11, 400, 399, 401])?;
-//!     assert!(ann::recall(&found.indices, &truth)? >= 0.99);
+//!     let truth = ann::true_neighbors(Metric::L2, &queries, database.clone(), 3)?;
+//!     let recall = ann::recall(Metric::L2, &queries, database, &found.indices, &truth.indices)?;
+//!     assert!(recall >= 0.99);
 //! }
 //! # Ok::<(), xlann::Error>(())
 //! ```
@@ -154,7 +155,7 @@
 //! | [`pjrt`] | plugins, and their clients, buffers and executables |
 //! | [`target`] | kinds of devices: where their plugins come from and what can be lowered for them |
 //! | [`ann`] | metrics, search, and recall: planned and measured |
-//! | [`data`] | .npy, .fvecs, .ivecs and .bvecs files, and the packages of plugins |
+//! | [`data`] | .npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin and .ibin files, and the packages of plugins |
 //!
 //! The operators are methods of [`Tensor`]; those without a tensor to start from ([`Builder::constant`],
 //! [`Builder::iota`]) or with several results (such as [`Builder::sort_by`], [`Builder::reduce`],

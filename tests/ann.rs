@@ -4,8 +4,8 @@ mod runner;
 
 use prost::Message;
 use runner::{FLOATS, FORMS, assert_valid, in_form, random, session, top_k};
-use xlann::ann::recall::reduction_output_size;
-use xlann::ann::{max_inner_product, recall};
+use xlann::ann::max_inner_product;
+use xlann::ann::recall::{recall_by_index, reduction_output_size};
 use xlann::hlo::HloModuleProto;
 use xlann::lower::{Capabilities, Form, Options, lower};
 use xlann::target::cpu::PLAIN_CAPABILITIES as CAPABILITIES;
@@ -67,7 +67,7 @@ fn jax_ann_test(queries: usize, rows: usize, min: bool) {
             for form in FORMS {
                 let found = in_form(&scores(TARGET), form, std::slice::from_ref(&arguments)).remove(0);
                 for (backend, (found, truth)) in ["cpu", "interpreter"].iter().zip(found.iter().zip(&truth)) {
-                    let recall = recall(&found[1], &truth[1]).unwrap();
+                    let recall = recall_by_index(&found[1], &truth[1]).unwrap();
                     let enough = f64::from(TARGET) * 0.9;
                     assert!(recall >= enough, "{recall} of {dtype} k={k} min {min}, {form:?} on {backend}");
                 }
@@ -106,7 +106,7 @@ fn max_inner_product_has_the_recall_in_every_form() {
     let truth = in_form(&mips(1.0), Some(Form::Sort), std::slice::from_ref(&arguments)).remove(0);
     for form in FORMS {
         for found in in_form(&mips(0.9), form, std::slice::from_ref(&arguments)).remove(0) {
-            let recall = recall(&found[1], &truth[1][1]).unwrap();
+            let recall = recall_by_index(&found[1], &truth[1][1]).unwrap();
             assert!(recall >= 0.9, "{recall}, {form:?}");
         }
     }
@@ -120,7 +120,7 @@ fn two_stage_recall(operand: &Array, k: usize, min: bool, target: f32) -> f64 {
     for results in &found {
         assert_valid(operand, results, min, true, &format!("{function}"));
     }
-    recall(&found[0][1], &truth[1]).unwrap()
+    recall_by_index(&found[0][1], &truth[1]).unwrap()
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn shards_together_have_the_recall_of_the_whole() {
         let found = in_form(&function, Some(Form::TwoStage), &[vec![operand]]).remove(0);
         for results in &found {
             assert_valid(&flat, results, min, true, "shards");
-            let recall = recall(&results[1], &truth[1]).unwrap();
+            let recall = recall_by_index(&results[1], &truth[1]).unwrap();
             assert!(recall >= f64::from(target) - 0.03, "{recall}");
         }
     }
@@ -236,7 +236,11 @@ fn unaggregated_results_have_xlas_size_and_hold_the_winners() {
                         let context = format!("{form:?} of {function}");
                         assert_eq!(results[0].shape(), &function.result_shapes()[0]);
                         assert_valid(&operand, &results, min, false, &context);
-                        assert_eq!(recall(&results[1], &best[1]).unwrap(), 1.0, "the best: {context}");
+                        assert_eq!(
+                            recall_by_index(&results[1], &best[1]).unwrap(),
+                            1.0,
+                            "the best: {context}"
+                        );
                     }
                 }
             }

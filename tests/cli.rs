@@ -3,7 +3,7 @@
 mod command;
 mod common;
 
-use command::{Folder, digits, npy, succeeded, vecs};
+use command::{Folder, bin, digits, npy, succeeded, vecs};
 use serde_json::{Map, Value};
 use xlann::ann::recall::reduction_output_size;
 use xlann::target::gpu;
@@ -194,6 +194,9 @@ fn search_reads_every_format() {
         for (ending, dtype) in [("fvecs", DType::F32), ("bvecs", DType::U8), ("ivecs", DType::S32)] {
             folder.write(&format!("{name}.{ending}"), vecs(&of(dtype)));
         }
+        for (ending, dtype) in [("fbin", DType::F32), ("u8bin", DType::U8), ("ibin", DType::S32)] {
+            folder.write(&format!("{name}.{ending}"), bin(&of(dtype)));
+        }
         let rows = array.shape().dims()[0];
         let columns = lines(array.shape().dims(), 0).concat();
         let elements = array.to_f64();
@@ -208,6 +211,9 @@ fn search_reads_every_format() {
         ("db.fvecs", "q.bvecs"),
         ("db.bvecs", "q.ivecs"),
         ("db.ivecs", "q.fvecs"),
+        ("db.fbin", "q.u8bin"),
+        ("db.u8bin", "q.ibin"),
+        ("db.ibin", "q.fbin"),
     ] {
         let words = format!("search --database {db} --queries {q} -k 4 --metric l2 --recall-target 1");
         folder.run(&format!("{words} --distances d.npy --indices i.npy"));
@@ -240,7 +246,7 @@ fn search_is_split_over_devices() {
     }
     let printed = folder.run(&format!("{words} -k 3 --devices 3 --check-recall"));
     printed.contains("10 queries in f32[303,7] over 3 devices, batches of 10: ");
-    printed.contains("\nrecall 1.0000\n");
+    printed.contains("\nrecall 1.0000 by distance, 1.0000 by row number\n");
     assert_eq!(folder.json(&format!("{words} -k 3"))["devices"], 1);
 }
 
@@ -257,8 +263,13 @@ fn search_measures_the_recall() {
     let found = folder.read("found.npy");
     let wide = Array::from_f64(found.shape().with_dtype(DType::S64), &found.to_f64()).unwrap();
     folder.write_npy("wide.npy", &wide);
+    for dtype in [DType::U32, DType::U64] {
+        let unsigned = Array::from_f64(found.shape().with_dtype(dtype), &found.to_f64()).unwrap();
+        folder.write_npy(&format!("{dtype}.npy"), &unsigned);
+    }
     folder.write("found.ivecs", vecs(&found));
-    for truth in ["found.npy", "wide.npy", "found.ivecs"] {
+    folder.write("found.ibin", bin(&found));
+    for truth in ["found.npy", "wide.npy", "u32.npy", "u64.npy", "found.ivecs", "found.ibin"] {
         let object = folder.json(&format!("{words} 4 --ground-truth {truth}"));
         assert_eq!(object["recall"], 1.0, "{truth}");
     }
@@ -272,9 +283,45 @@ fn search_measures_the_recall() {
     folder.write_npy("others.npy", &Array::from_f64(found.shape().clone(), &others).unwrap());
     let printed = folder.run(&format!("{words} 4 --limit-queries 7 --ground-truth others.npy"));
     printed.contains("7 queries in f32[300,7], batches of 7: ");
-    printed.contains("\nrecall 0.5000\n");
+    // They are worse than what is found in their place.
+    printed.contains("\nrecall 1.0000 by distance, 0.5000 by row number\n");
     let object = folder.json(&format!("{words} 4 --check-recall --repeat 2"));
-    assert!(object["recall"].as_f64().unwrap() > 0.9);
+    assert_eq!((&object["recall"], &object["recall_by"]), (&1.0.into(), &"distance".into()));
+    assert!(object["recall_by_index"].as_f64().unwrap() > 0.9);
+}
+
+#[test]
+fn duplicates_stand_for_each_other_in_the_recall() {
+    if common::cpu().is_none() {
+        return;
+    }
+    let folder = Folder::new();
+    // Each row twice, 40 rows apart: the ground truth has the later ones.
+    let rows: Vec<f32> = (0..80).map(|row| (row % 40) as f32).collect();
+    folder.write_npy("db.npy", &Array::new([80, 1], &rows).unwrap());
+    folder.write_npy("q.npy", &Array::new([2, 1], &[-1f32, 50.0]).unwrap());
+    folder.write("gt.ibin", bin(&Array::new([2, 2], &[40, 40, 79, 39]).unwrap()));
+    let words = "search --database db.npy --queries q.npy --metric l2 --recall-target 1 -k";
+    let object = folder.json(&format!("{words} 1 --ground-truth gt.ibin"));
+    assert_eq!(object["recall"], 1.0);
+    // The kernel gives the lower index first.
+    assert_eq!(object["recall_by_index"], 0.0);
+}
+
+#[test]
+fn checked_recall_does_not_share_the_rounding_of_the_search() {
+    if common::cpu().is_none() {
+        return;
+    }
+    let folder = Folder::new();
+    // To f32, all rows from 2^24 on by twos are one and the same as the next.
+    let rows: Vec<i32> = (0..64).map(|row| (1 << 24) + row).collect();
+    folder.write("db.ibin", bin(&Array::new([64, 1], &rows).unwrap()));
+    folder.write("q.ibin", bin(&Array::new([1, 1], &[(1 << 24) + 41]).unwrap()));
+    let words =
+        "search --database db.ibin --queries q.ibin --metric l2 --recall-target 1 -k 2 --check-recall";
+    let recall = folder.json(words)["recall"].as_f64().unwrap();
+    assert!(recall < 1.0, "{recall}");
 }
 
 #[test]

@@ -64,6 +64,21 @@ fn gpus_show_their_optimised_program() {
 }
 
 #[test]
+fn costs_are_numbers_in_json() {
+    if common::cpu().is_none() {
+        return;
+    }
+    let folder = Folder::new();
+    let object = folder.json("compile topk --shape 8x1000 -k 5 --emit cost");
+    let memory = object["memory"].as_object().unwrap();
+    assert_eq!(memory["arguments"], 32_000);
+    assert!(memory.values().all(|bytes| bytes.is_i64() || bytes.is_u64()), "{object:?}");
+    let cost = object["cost"].as_object().unwrap();
+    assert!(cost.values().all(serde_json::Value::is_number), "{object:?}");
+    assert_eq!(cost.is_empty(), object.contains_key("no_estimates"), "{object:?}");
+}
+
+#[test]
 fn output_goes_to_a_file() {
     let folder = Folder::new();
     let printed = folder.run("compile topk --shape 8x1000 -k 5 -o module.hlo");
@@ -117,7 +132,7 @@ fn executables_are_written_to_files() {
     let folder = Folder::new();
     folder.refuses(
         "compile topk --shape 8x1000 -k 5 --emit executable",
-        1,
+        2,
         "--emit executable needs -o FILE",
     );
     for (target, platform) in [("cpu", "cpu"), ("tpu:v5e:2x2", "tpu")] {

@@ -166,7 +166,7 @@ fn bad_files_are_refused() {
         ("garbage.npy", "expected a .npy file"),
         ("garbage.fvecs", "expected rows of 1 or more elements, got a first row of -1"),
         ("uneven.fvecs", "expected a multiple of 36 bytes"),
-        ("vectors.csv", "ends in .npy, .fvecs, .ivecs or .bvecs, got vectors.csv"),
+        ("vectors.csv", "ends in .npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin or .ibin, got vectors.csv"),
         ("no-ending", "ends in .npy"),
         ("big-endian.npy", "expected little-endian elements"),
         ("huge.npy", "a shape that fits the address space"),
@@ -244,18 +244,18 @@ fn bad_ground_truths_are_refused() {
     write("floats.npy", Array::new([5, 2], &[0f32; 10]));
     write("bytes.npy", Array::new([5, 2], &[0i8; 10]));
     write("past.npy", Array::new([5, 2], &[0, 1, 0, 60, 0, 1, 0, 1, 0, 1]));
-    write("negative.npy", Array::new([5, 2], &[0, 1, 0, 1, 0, 1, 0, 1, 0, -1]));
+    write("negative.npy", Array::new([5, 2], &[0, 1, 0, 1, 0, 1, 0, 1, 0, -2]));
     write("wide.npy", Array::new([5, 2], &[0, 1, 0, 1, 0, 1, 0, 1, 0, i64::MAX]));
-    let shape = "expected 5 rows of 2 s32 or s64 at least";
+    let shape = "expected 5 rows of 2 s32, s64, u32 or u64 at least";
     for (file, problem) in [
         ("few.npy", shape),
         ("narrow.npy", shape),
         ("vector.npy", shape),
         ("floats.npy", shape),
         ("bytes.npy", shape),
-        ("past.npy", "expected rows of the database, 0 to 59, got 60"),
-        ("negative.npy", "expected rows of the database, 0 to 59, got -1"),
-        ("wide.npy", "expected rows of the database, 0 to 59, got 92233720368547"),
+        ("past.npy", "expected rows of the database, 0 to 59, or -1 for none, got 60"),
+        ("negative.npy", "expected rows of the database, 0 to 59, or -1 for none, got -2"),
+        ("wide.npy", "expected rows of the database, 0 to 59, or -1 for none, got 92233720368547"),
     ] {
         let words = format!("--database db.npy --queries q.npy -k 2 --ground-truth {file}");
         folder.refuses(&search(&words), 1, problem);

@@ -4,8 +4,7 @@
 mod runner;
 
 use runner::{FLOATS, assert_valid, awkward, in_form_of, random, top_k};
-use xlann::ann::recall;
-use xlann::ann::recall::{reduction_output_size, tight_reduction_output_size};
+use xlann::ann::recall::{recall_by_index, reduction_output_size, tight_reduction_output_size};
 use xlann::hlo::proto::HloInstructionProto;
 use xlann::lower::{Capabilities, Choice, Form, Options, lower};
 use xlann::target::{cpu, gpu, tpu};
@@ -50,7 +49,7 @@ fn every_lowering_has_the_recall_that_it_expects_of_random_rows() {
                             let min = function.to_string().contains("min");
                             assert_valid(&operand[0], found, min, true, &format!("{form} of {function}"));
                         }
-                        *measured += recall(&found[1], truth).unwrap() / operands.len() as f64;
+                        *measured += recall_by_index(&found[1], truth).unwrap() / operands.len() as f64;
                     }
                 }
                 let expected = choice(capabilities, &functions[0], &asked(form)).expected_recall;
@@ -102,7 +101,7 @@ fn every_lowering_finds_neighbours_that_are_stored_side_by_side() {
                         let context = format!("{name}, {form} for {}: {function}", capabilities.target);
                         assert_valid(&operand[0], &found, min, true, &context);
                         // They are in as many buckets.
-                        assert_eq!(recall(&found[1], &truth[1]).unwrap(), 1.0, "{context}");
+                        assert_eq!(recall_by_index(&found[1], &truth[1]).unwrap(), 1.0, "{context}");
                     }
                 }
             }
@@ -119,7 +118,7 @@ fn the_native_forms_find_many_neighbours_in_random_order() {
         let truth = function.eval(&operands[0]).unwrap().remove(1);
         for form in [Form::Native, Form::NativeTight] {
             let [found, _] = in_form_of(&tpu::CAPABILITIES, &function, Some(form), &operands).remove(0);
-            let measured = recall(&found[1], &truth).unwrap();
+            let measured = recall_by_index(&found[1], &truth).unwrap();
             let expected = choice(&tpu::CAPABILITIES, &function, &asked(form)).expected_recall;
             println!("{form} k={k}: expected {expected:.4}, measured {measured:.4}");
             assert!(expected >= f64::from(target));
@@ -140,7 +139,7 @@ fn the_native_forms_lose_what_passes_128_neighbours_side_by_side() {
         let truth = function.eval(&operands[0]).unwrap().remove(1);
         for form in [Form::Native, Form::NativeTight, Form::TwoStage] {
             let [found, _] = in_form_of(&tpu::CAPABILITIES, &function, Some(form), &operands).remove(0);
-            let measured = recall(&found[1], &truth).unwrap();
+            let measured = recall_by_index(&found[1], &truth).unwrap();
             println!("{form} k={k}: {measured:.4}");
             let expected = if form == Form::TwoStage { 1.0 } else { documented };
             assert!((measured - expected).abs() < 0.005, "{measured} of {form}, k={k}");
@@ -314,7 +313,7 @@ fn unaggregated_results_of_every_lowering_have_xlas_size_and_hold_the_best() {
                     let context = format!("{form:?} for {}: {function}", capabilities.target);
                     assert_eq!(found[0].shape().dims().last(), Some(&expected), "{context}");
                     assert_valid(&operand[0], &found, min, false, &context);
-                    assert_eq!(recall(&found[1], &best[1]).unwrap(), 1.0, "{context}");
+                    assert_eq!(recall_by_index(&found[1], &best[1]).unwrap(), 1.0, "{context}");
                 }
             }
         }

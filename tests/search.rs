@@ -145,8 +145,7 @@ fn a_search_in_blocks_has_the_recall_it_aims_for() {
     let Some(session) = session() else { return };
     let (database, queries) = (matrix(DType::F32, [20_000, 8], 1), matrix(DType::F32, [64, 8], 2));
     for metric in Metric::ALL {
-        let truth =
-            Searcher::new(session, database.clone(), metric, exact(50)).unwrap().search(&queries).unwrap();
+        let truth = ann::true_neighbors(metric, &queries, database.clone(), 50).unwrap();
         for form in [None, Some(Form::TwoStage)] {
             for score_budget in [16 << 20, 64 * 4 * 3000] {
                 let options = SearchOptions {
@@ -157,7 +156,8 @@ fn a_search_in_blocks_has_the_recall_it_aims_for() {
                 };
                 let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
                 let found = searcher.search(&queries).unwrap();
-                let recall = ann::recall(&found.indices, &truth.indices).unwrap();
+                let recall =
+                    ann::recall(metric, &queries, database.clone(), &found.indices, &truth.indices).unwrap();
                 assert!(recall >= 0.88, "{recall}: {metric}, {form:?}, budget {score_budget}");
             }
         }
@@ -339,19 +339,23 @@ fn equal_rows_are_found_once_each() {
 }
 
 #[test]
-fn recall_is_measured_against_the_exact_search() {
+fn recall_is_measured_against_the_true_neighbors() {
     let Some(session) = session() else { return };
     let (database, queries) = (matrix(DType::F32, [3000, 8], 1), matrix(DType::F32, [50, 8], 2));
-    let truth =
-        Searcher::new(session, database.clone(), Metric::L2, exact(10)).unwrap().search(&queries).unwrap();
-    assert_eq!(ann::recall(&truth.indices, &truth.indices).unwrap(), 1.0);
-    let wider =
-        Searcher::new(session, database.clone(), Metric::L2, exact(20)).unwrap().search(&queries).unwrap();
-    assert_eq!(ann::recall(&wider.indices, &truth.indices).unwrap(), 1.0);
-    assert_eq!(ann::recall(&truth.indices, &wider.indices).unwrap(), 0.5);
+    let recall = |found: &Array, truth: &Array| {
+        ann::recall(Metric::L2, &queries, database.clone(), found, truth).unwrap()
+    };
+    let truth = ann::true_neighbors(Metric::L2, &queries, database.clone(), 10).unwrap().indices;
+    let search = |options| {
+        let searcher = Searcher::new(session, database.clone(), Metric::L2, options).unwrap();
+        searcher.search(&queries).unwrap().indices
+    };
+    assert_eq!(recall(&search(exact(10)), &truth), 1.0);
+    let wider = search(exact(20));
+    assert_eq!(recall(&wider, &truth), 1.0);
+    assert_eq!(recall(&truth, &wider), 0.5);
     let options = SearchOptions { recall_target: 0.8, form: Some(Form::TwoStage), ..SearchOptions::new(10) };
-    let found = Searcher::new(session, database, Metric::L2, options).unwrap().search(&queries).unwrap();
-    let recall = ann::recall(&found.indices, &truth.indices).unwrap();
+    let recall = recall(&search(options), &truth);
     assert!((0.7..1.0).contains(&recall), "{recall}");
 }
 

@@ -104,11 +104,11 @@ fn recall(
 ) -> f64 {
     let session = devices().unwrap();
     let k = options.k;
-    let truth = Searcher::new(session, database.clone(), metric, exact(k)).unwrap().search(queries).unwrap();
+    let truth = ann::true_neighbors(metric, queries, database.clone(), k).unwrap();
     let options = SearchOptions { form, recall_target: 0.9, ..options.clone() };
     let found =
         Searcher::over(session, 4, database.clone(), metric, options).unwrap().search(queries).unwrap();
-    ann::recall(&found.indices, &truth.indices).unwrap()
+    ann::recall(metric, queries, database.clone(), &found.indices, &truth.indices).unwrap()
 }
 
 #[test]

@@ -5,7 +5,8 @@ mod transforms;
 use proptest::prelude::*;
 use transforms::runner::{FLOATS, FORMS, assert_close, assert_valid, awkward, in_form, random, top_k};
 use transforms::{derivatives_match, interpreted, jvp_matches, stack, vmap_matches};
-use xlann::ann::{max_inner_product, recall};
+use xlann::ann::max_inner_product;
+use xlann::ann::recall::recall_by_index;
 use xlann::lower::{Form, Options, lower};
 use xlann::target::cpu::PLAIN_CAPABILITIES as CAPABILITIES;
 use xlann::{
@@ -395,7 +396,11 @@ fn unaggregated_vectors_keep_their_result_size_in_a_batch() {
                     for results in in_form(&batched, form, &[vec![operand.clone()]]).concat() {
                         let context = format!("{form:?} of {batched}");
                         assert_valid(&stack(&rows, 0), &results, min, true, &context);
-                        assert_eq!(recall(&results[1], &best[1]).unwrap(), 1.0, "the best: {context}");
+                        assert_eq!(
+                            recall_by_index(&results[1], &best[1]).unwrap(),
+                            1.0,
+                            "the best: {context}"
+                        );
                     }
                 }
             }
@@ -468,7 +473,7 @@ fn batches_of_searches_have_the_recall_that_jax_asks_for() {
         let batched = vmap(&mips(0.95), axes, 0, BATCH).unwrap();
         for form in FORMS {
             for results in in_form(&batched, form, std::slice::from_ref(&arguments)).concat() {
-                let recall = recall(&results[1], &expected[1]).unwrap();
+                let recall = recall_by_index(&results[1], &expected[1]).unwrap();
                 assert!(recall >= 0.9 * 0.95, "{recall}, {form:?} over {axes:?}");
                 if matches!(form, Some(Form::Sort | Form::Blocks)) {
                     assert_eq!(results[1], expected[1], "{form:?} over {axes:?}");

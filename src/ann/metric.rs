@@ -1,7 +1,7 @@
 //! Search as graph functions: scores by a metric, then approximate top-k.
 
 use crate::graph::Tensor;
-use crate::{ApproxTopKOptions, DType, Error, Result};
+use crate::{ApproxTopKOptions, Array, DType, Error, Result};
 
 /// What makes a database vector near to a query.
 ///
@@ -45,6 +45,10 @@ impl std::fmt::Display for Metric {
 ///
 /// `queries` is `[q, d]` and `database` `[n, d]`, of one floating dtype.
 ///
+/// The derivative is that of the products with the rows that were found, whatever
+/// [`ApproxTopKOptions::tangent`] says. The other rows have no part in it, whatever they hold: of an infinite row that was
+/// not found, the gradient is 0. So it is for [`l2`] and [`cosine`], too.
+///
 /// ```
 /// use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, ann};
 ///
@@ -59,7 +63,7 @@ impl std::fmt::Display for Metric {
 /// ```
 ///
 /// # Errors
-/// Where the operands are not matrices of equal width, and those of
+/// Where the operands are not matrices of equal width, the reduction dimension is not that of the rows, and those of
 /// [`approx_max_k`](Tensor::approx_max_k).
 pub fn max_inner_product(
     queries: &Tensor,
@@ -67,7 +71,12 @@ pub fn max_inner_product(
     k: usize,
     options: &ApproxTopKOptions,
 ) -> Result<(Tensor, Tensor)> {
-    inner_products("max_inner_product", queries, database)?.approx_max_k(k, options)
+    let operator = "max_inner_product";
+    let products = inner_products(operator, queries, database)?;
+    check_along_rows(operator, &products, options)?;
+    let (values, indices) = products.approx_max_k(k, options)?;
+    let found = products_with(queries, &database.take(&indices, 0)?)?;
+    Ok((values.with_derivative_of(&found)?, indices))
 }
 
 /// The `k` database vectors of the smallest Euclidean distance to each query: s32 indices `[q, k]`, and values
@@ -75,9 +84,14 @@ pub fn max_inner_product(
 ///
 /// `queries` is `[q, d]`, `database` `[n, d]` and `half_norms` `[n]`, made by [`half_norms`].
 ///
+/// The values round where norms are large against distances: far from the origin, |database|^2 / 2 and the product cancel.
+/// In f32, squared distances that differ by less than about 1e-7 of |database|^2 can so come in any order. A
+/// [`Searcher`](crate::ann::Searcher) computes the distances of what it finds anew, from differences
+/// ([`squared_distances`]).
+///
 /// # Errors
-/// Where the operands are not matrices of equal width and a vector of the database's length, and those of
-/// [`approx_min_k`](Tensor::approx_min_k).
+/// Where the operands are not matrices of equal width and a vector of the database's length, the reduction dimension is not
+/// that of the rows, and those of [`approx_min_k`](Tensor::approx_min_k).
 ///
 /// ```
 /// use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, ann};
@@ -99,16 +113,25 @@ pub fn l2(
     k: usize,
     options: &ApproxTopKOptions,
 ) -> Result<(Tensor, Tensor)> {
-    half_distances(queries, database, half_norms)?.approx_min_k(k, options)
+    let distances = half_distances(queries, database, half_norms)?;
+    check_along_rows("l2", &distances, options)?;
+    let (values, indices) = distances.approx_min_k(k, options)?;
+    let products = products_with(queries, &database.take(&indices, 0)?)?;
+    let found = (half_norms.take(&indices, 0)? - products)?;
+    Ok((values.with_derivative_of(&found)?, indices))
 }
 
 /// The `k` database vectors of the largest cosine with each query: cosines `[q, k]` and s32 indices.
 ///
 /// `queries` is `[q, d]`, `database` `[n, d]` and `inverse_norms` `[n]`, made by [`inverse_norms`].
 ///
+/// The cosines are within -1 and 1. They hold for queries of any finite elements, and for database vectors whose inverse
+/// norms, and the products with a vector of norm 1, are in the dtype's range: in f32, those of norms from about 1e-36 to
+/// 8e37. A vector of zeros has the cosine 0 with every other, and no derivative.
+///
 /// # Errors
-/// Where the operands are not matrices of equal width and a vector of the database's length, and those of
-/// [`approx_max_k`](Tensor::approx_max_k).
+/// Where the operands are not matrices of equal width and a vector of the database's length, the reduction dimension is not
+/// that of the rows, and those of [`approx_max_k`](Tensor::approx_max_k).
 ///
 /// ```
 /// use xlann::{ApproxTopKOptions, Array, DType, Function, Shape, ann};
@@ -131,10 +154,21 @@ pub fn cosine(
     k: usize,
     options: &ApproxTopKOptions,
 ) -> Result<(Tensor, Tensor)> {
-    cosines(queries, database, inverse_norms)?.approx_max_k(k, options)
+    check_matrix("cosine", "queries", queries)?;
+    let unit = unit(queries)?;
+    let cosines = cosines(&unit, database, inverse_norms)?;
+    check_along_rows("cosine", &cosines, options)?;
+    let (values, indices) = cosines.approx_max_k(k, options)?;
+    let products = products_with(&unit, &database.take(&indices, 0)?)?;
+    let found = (products * inverse_norms.take(&indices, 0)?)?;
+    // Rounding can put them beyond.
+    Ok((values.clamp(-1, 1)?.with_derivative_of(&found)?, indices))
 }
 
 /// Half the squared norm of each row of a matrix: `[n, d]` gives `[n]`.
+///
+/// It is infinite where a square is beyond the dtype: in f32, of elements from about 2e19 on. Elements that are not finite
+/// have no derivative.
 ///
 /// # Errors
 /// Where the operand is not a matrix.
@@ -149,12 +183,17 @@ pub fn cosine(
 /// ```
 pub fn half_norms(database: &Tensor) -> Result<Tensor> {
     check_matrix("half_norms", "database", database)?;
-    (database * database)?.reduce_sum(&[1])? * 0.5
+    let half_norms = |rows: &Tensor| (rows * rows)?.reduce_sum(&[1])? * 0.5;
+    // Else a cotangent of 0 times an infinite element would be NaN.
+    let finite = database.is_finite()?.select(database, 0)?;
+    half_norms(database)?.with_derivative_of(&half_norms(&finite)?)
 }
 
 /// The inverse of the norm of each row of a matrix, 0 for rows of zeros: `[n, d]` gives `[n]`.
 ///
-/// The squares must be in the dtype's range: in f32, norms from about 1e-19 to 1e19 are.
+/// It holds for all norms whose inverse is in the dtype's range, as rows are scaled by a power of two before their elements
+/// are squared. It is 0 for infinite rows, too, and NaN for those with a NaN. None of these, nor rows of zeros, has a
+/// derivative.
 ///
 /// # Errors
 /// Where the operand is not a matrix.
@@ -169,8 +208,58 @@ pub fn half_norms(database: &Tensor) -> Result<Tensor> {
 /// ```
 pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
     check_matrix("inverse_norms", "database", database)?;
-    let squares = (database * database)?.reduce_sum(&[1])?;
-    squares.equal(0)?.select(&squares, squares.rsqrt()?)
+    let Scaled { scale, inverse_norms, usable, otherwise, .. } = Scaled::of(database)?;
+    usable.select((inverse_norms / scale)?, otherwise)
+}
+
+/// Each row of a matrix divided by its norm; zeros and NaNs as by [`inverse_norms`].
+fn unit(rows: &Tensor) -> Result<Tensor> {
+    let Scaled { rows: scaled, inverse_norms, usable, otherwise, .. } = Scaled::of(rows)?;
+    let unit = (scaled * inverse_norms.expand_dims(1)?)?;
+    usable.expand_dims(1)?.select(unit, otherwise.expand_dims(1)?)
+}
+
+/// The rows of a matrix, divided by powers of two so that their squares are in range.
+struct Scaled {
+    /// `[n, d]`: the largest magnitude of a row is from 1 to 2, or to 4 at the end of the dtype's range.
+    rows: Tensor,
+    /// `[n]`: what they were divided by; a constant to derivatives.
+    scale: Tensor,
+    /// `[n]`: the inverse norms of the scaled rows.
+    inverse_norms: Tensor,
+    /// `[n]`: whether a row is finite and not zero. Others are of ones here, which derivatives do not see.
+    usable: Tensor,
+    /// `[n]`: what stands for the inverse norms of the others: 0, but NaN for rows with one.
+    otherwise: Tensor,
+}
+
+impl Scaled {
+    fn of(rows: &Tensor) -> Result<Scaled> {
+        let largest = rows.abs()?.reduce_max(&[1])?;
+        let scale = power_of_two(&largest)?;
+        // Scaled, as a device may take subnormal numbers for zeros in some operators.
+        let usable = ((&largest / &scale)?.greater(0)? & largest.is_finite()?)?;
+        let scale = usable.select(scale, 1)?;
+        let rows = (usable.expand_dims(1)?.select(rows, 1)? / scale.expand_dims(1)?)?;
+        let inverse_norms = (&rows * &rows)?.reduce_sum(&[1])?.rsqrt()?;
+        let otherwise = largest.equal(&largest)?.select(largest.full_like(0)?, f64::NAN)?;
+        Ok(Scaled { rows, scale, inverse_norms, usable, otherwise })
+    }
+}
+
+/// The greatest power of two that is not above each of some positive numbers, by their exponents alone; but one whose
+/// inverse is normal, too, as a compiler may multiply by that instead of dividing.
+fn power_of_two(numbers: &Tensor) -> Result<Tensor> {
+    let builder = numbers.builder();
+    let (exponent, least) = match numbers.dtype() {
+        DType::F16 => (Array::scalar(0x7c00u16), f64::from(half::f16::MIN_POSITIVE)),
+        DType::BF16 => (Array::scalar(0x7f80u16), f64::from(half::bf16::MIN_POSITIVE)),
+        DType::F32 => (Array::scalar(0x7f80_0000u32), f64::from(f32::MIN_POSITIVE)),
+        _ => (Array::scalar(0x7ff0_0000_0000_0000u64), f64::MIN_POSITIVE),
+    };
+    let exponent = builder.constant(exponent)?;
+    let bits = (numbers.bitcast_convert(exponent.dtype())? & exponent)?;
+    bits.bitcast_convert(numbers.dtype())?.clamp(least, 1.0 / least)
 }
 
 /// The squared Euclidean distance of each query to the database vectors at `indices`, from the differences:
@@ -215,7 +304,10 @@ pub(super) fn scores(
 ) -> Result<Tensor> {
     match (metric, norms) {
         (Metric::L2, Some(norms)) => half_distances(queries, database, norms),
-        (Metric::Cosine, Some(norms)) => cosines(queries, database, norms),
+        (Metric::Cosine, Some(norms)) => {
+            check_matrix("cosine", "queries", queries)?;
+            cosines(&unit(queries)?, database, norms)
+        }
         _ => inner_products("max_inner_product", queries, database),
     }
 }
@@ -226,10 +318,9 @@ fn half_distances(queries: &Tensor, database: &Tensor, half_norms: &Tensor) -> R
     half_norms - products
 }
 
-fn cosines(queries: &Tensor, database: &Tensor, inverse_norms: &Tensor) -> Result<Tensor> {
-    check_matrix("cosine", "queries", queries)?;
-    let unit = (queries * self::inverse_norms(queries)?.expand_dims(1)?)?;
-    let products = inner_products("cosine", &unit, database)?;
+/// `unit` are the queries, of norm 1.
+fn cosines(unit: &Tensor, database: &Tensor, inverse_norms: &Tensor) -> Result<Tensor> {
+    let products = inner_products("cosine", unit, database)?;
     check_of_database("cosine", "inverse_norms", inverse_norms, database)?;
     products * inverse_norms
 }
@@ -237,6 +328,20 @@ fn cosines(queries: &Tensor, database: &Tensor, inverse_norms: &Tensor) -> Resul
 fn inner_products(operator: &'static str, queries: &Tensor, database: &Tensor) -> Result<Tensor> {
     check_width(operator, queries, database)?;
     queries.dot_general(database, (&[1], &[1]), (&[], &[]))
+}
+
+/// The products of each query with vectors of its own: `[q, d]` and `[q, k, d]` give `[q, k]`.
+fn products_with(queries: &Tensor, vectors: &Tensor) -> Result<Tensor> {
+    queries.dot_general(vectors, (&[1], &[2]), (&[0], &[0]))
+}
+
+/// Requires that the scores `[q, n]` are searched along the rows of the database.
+fn check_along_rows(operator: &'static str, scores: &Tensor, options: &ApproxTopKOptions) -> Result<()> {
+    let dimension = options.reduction_dimension;
+    if scores.shape().axis(operator, "reduction_dimension", dimension)? == 1 {
+        return Ok(());
+    }
+    Err(Error::argument(operator, "reduction_dimension", "1 or -1, along the database's rows", dimension))
 }
 
 fn check_matrix(operator: &'static str, argument: &str, tensor: &Tensor) -> Result<()> {

@@ -1,9 +1,9 @@
 //! `xlann hlo` and `xlann compile`: programs of given shapes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 use xlann::ann::search_function_for;
 use xlann::lower::{Capabilities, Choice};
 use xlann::pjrt::{self, Compiled};
@@ -12,7 +12,7 @@ use xlann::{DType, Function, Shape, lower};
 
 use super::search::SearchArguments;
 use super::topk::TopkArguments;
-use super::{Dims, Summary, check_outputs, parse_dims};
+use super::{Dims, Summary, Usage, check_outputs, parse_dims};
 
 /// What is lowered or compiled.
 #[derive(Subcommand)]
@@ -146,6 +146,9 @@ enum Emit {
 
 impl Compile {
     pub fn run(&self) -> anyhow::Result<Summary> {
+        if self.emit == Emit::Executable && self.output.is_none() {
+            return Err(Usage("--emit executable needs -o FILE, the file to write it to").into());
+        }
         check_outputs(&[], &[&self.output])?;
         let (function, options) = self.program.function(self.target.platform().capabilities)?;
         let (choices, name, text) = match self.emit {
@@ -162,8 +165,8 @@ impl Compile {
                 (lowered.choices, "stablehlo", lowered.module.to_stablehlo()?)
             }
             Emit::Executable => {
-                let Some(path) = &self.output else { anyhow::bail!("--emit executable needs -o FILE") };
                 let (compiled, choices) = self.compile(&function, &options)?;
+                let path = self.output.as_deref().unwrap_or(Path::new(""));
                 compiled.get().save(path)?;
                 return Ok(emitted(&choices, "output", &path.display().to_string()));
             }
@@ -173,7 +176,13 @@ impl Compile {
             }
             Emit::Cost => {
                 let (compiled, choices) = self.compile(&function, &options)?;
-                (choices, "cost", cost(compiled.get())?)
+                let cost = Cost::of(compiled.get())?;
+                if self.output.is_none() {
+                    let mut summary = emitted(&choices, "cost", &cost.text());
+                    cost.fields(&mut summary);
+                    return Ok(summary);
+                }
+                (choices, "cost", cost.text())
             }
         };
         let Some(path) = &self.output else { return Ok(emitted(&choices, name, &text)) };
@@ -211,28 +220,67 @@ impl Executable {
 }
 
 /// What the compiler tells of a run: its estimates where it makes any, and the memory.
-fn cost(compiled: &Compiled) -> xlann::Result<String> {
-    let mut text = String::new();
-    match compiled.cost_analysis() {
-        Ok(mut costs) => {
-            costs.sort_by(|(name, _), (other, _)| name.cmp(other));
-            for (name, value) in costs {
-                text += &format!("{name}: {value}\n");
+struct Cost {
+    /// By their names; or why there are none.
+    estimates: Result<Vec<(String, pjrt::Value)>, String>,
+    /// Bytes, by what they are for.
+    memory: [(&'static str, i64); 4],
+}
+
+impl Cost {
+    fn of(compiled: &Compiled) -> xlann::Result<Cost> {
+        let estimates = match compiled.cost_analysis() {
+            Ok(mut costs) => {
+                costs.sort_by(|(name, _), (other, _)| name.cmp(other));
+                Ok(costs)
+            }
+            Err(xlann::Error::Pjrt { message, .. }) => Err(message),
+            Err(other) => return Err(other),
+        };
+        let memory = compiled.memory()?;
+        let memory = [
+            ("arguments", memory.arguments),
+            ("results", memory.results),
+            ("temporaries", memory.temporaries),
+            ("generated code", memory.generated_code),
+        ];
+        Ok(Cost { estimates, memory })
+    }
+
+    fn text(&self) -> String {
+        let estimates = match &self.estimates {
+            Ok(costs) => costs.iter().map(|(name, value)| format!("{name}: {value}\n")).collect(),
+            Err(message) => format!("no estimates: {message}\n"),
+        };
+        let memory = self.memory.map(|(name, bytes)| format!("bytes of {name}: {bytes}\n"));
+        estimates + &memory.concat()
+    }
+
+    /// The estimates as numbers by their names, or why there are none, and the memory in bytes.
+    fn fields(&self, summary: &mut Summary) {
+        match &self.estimates {
+            Ok(costs) => {
+                let fields = costs.iter().map(|(name, value)| (name.clone(), field(value)));
+                summary.field("cost", fields.collect::<serde_json::Map<_, _>>());
+            }
+            Err(message) => {
+                summary.field("cost", serde_json::Map::new());
+                summary.field("no_estimates", message.as_str());
             }
         }
-        Err(xlann::Error::Pjrt { message, .. }) => text += &format!("no estimates: {message}\n"),
-        Err(other) => return Err(other),
+        let memory = self.memory.map(|(name, bytes)| (name.replace(' ', "_"), bytes.into()));
+        summary.field("memory", serde_json::Map::from_iter(memory));
     }
-    let memory = compiled.memory()?;
-    for (name, bytes) in [
-        ("arguments", memory.arguments),
-        ("results", memory.results),
-        ("temporaries", memory.temporaries),
-        ("generated code", memory.generated_code),
-    ] {
-        text += &format!("bytes of {name}: {bytes}\n");
+}
+
+fn field(value: &pjrt::Value) -> Value {
+    match value {
+        pjrt::Value::Int(value) => json!(value),
+        pjrt::Value::IntList(values) => json!(values),
+        pjrt::Value::Float(value) => json!(value),
+        pjrt::Value::Bool(value) => json!(value),
+        other => json!(other.to_string()),
     }
-    Ok(text)
 }
 
 /// The choices, then a text.

@@ -87,9 +87,21 @@ pub fn main() -> ExitCode {
             let text = if cli.json { format!("{}\n", summary.json()) } else { summary.text };
             print(&text)
         }
-        Err(error) => fail(1, &format!("error: {error}")),
+        Err(error) => fail(if error.is::<Usage>() { 2 } else { 1 }, &format!("error: {error}")),
     }
 }
+
+/// Options that do not go together, where clap cannot tell.
+#[derive(Debug)]
+struct Usage(&'static str);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 /// Prints to standard output. Unlike `print!`, it does not panic where that is closed.
 fn print(text: &str) -> ExitCode {

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use xlann::ann::recall::recall_by_index;
 use xlann::ann::{self, Aggregation, Metric, SearchOptions, Searcher};
 use xlann::data::{self, MappedArray};
 use xlann::lower::{Form, Precision};
 use xlann::target::Platform;
-use xlann::{Array, DType, Session, Shape};
+use xlann::{Array, DType, Shape};
 
 use super::{Summary, check_outputs, human, median, parse_form, parse_precision, positive, share};
 
@@ -86,7 +87,7 @@ impl SearchArguments {
 
 #[derive(Args)]
 pub struct Search {
-    /// The vectors to search: .npy (f32, f64, f16), .fvecs, .bvecs or .ivecs, a row each
+    /// The vectors to search, a row each: .npy (f32, f64, f16), .fvecs, .bvecs, .ivecs, .fbin, .u8bin or .ibin
     #[arg(long, value_name = "DB")]
     database: PathBuf,
     /// The vectors whose neighbours to find, in one of the same formats
@@ -112,10 +113,11 @@ pub struct Search {
     /// Take only the first N queries
     #[arg(long, value_name = "N", value_parser = positive)]
     limit_queries: Option<usize>,
-    /// Measure the recall against these neighbours: .npy of s32 or s64, or .ivecs, k a row at least
+    /// Measure the recall against these neighbours: .npy of s32, s64, u32 or u64, .ivecs or .ibin, k a row at least. A
+    /// neighbour counts as found where a row is as near as the last of these, and by the numbers of the rows, too
     #[arg(long, value_name = "GT", conflicts_with = "check_recall")]
     ground_truth: Option<PathBuf>,
-    /// Measure the recall against an exact search, which takes its own time
+    /// Measure the recall against the true neighbours, which the host computes in f64, in its own time
     #[arg(long)]
     check_recall: bool,
     /// Where to write the distances: inner products, squared Euclidean distances or cosines
@@ -148,14 +150,22 @@ impl Search {
         );
         let session = self.target.session_with_devices(self.devices)?;
         let metric = self.arguments.metric();
-        let searcher = Searcher::over(&session, self.devices, database, metric, options.clone())?;
+        let searcher = Searcher::over(&session, self.devices, database.clone(), metric, options)?;
         let (choices, compiled_in) = searcher.prepare(self.batch.min(count))?;
-        let (found, mut seconds) = self.search(&searcher, &queries, self.repeat, "searching")?;
+        let (found, mut seconds) = self.search(&searcher, &queries)?;
         let truth = match truth {
-            None if self.check_recall => Some(self.exact(&session, &searcher, &queries)?),
+            None if self.check_recall => {
+                Some(ann::true_neighbors(metric, &queries, database.clone(), self.arguments.k)?.indices)
+            }
             truth => truth,
         };
-        let recall = truth.map(|truth| ann::recall(&found.indices, &truth)).transpose()?;
+        let recalls = match truth {
+            None => None,
+            Some(truth) => Some([
+                ann::recall(metric, &queries, database, &found.indices, &truth)?,
+                recall_by_index(&found.indices, &truth)?,
+            ]),
+        };
         let outputs = [(&self.distances, &found.distances), (&self.indices, &found.indices)];
         for (path, array) in outputs {
             if let Some(path) = path {
@@ -174,8 +184,10 @@ impl Search {
         summary.field("batch", batch);
         summary.field("seconds_per_batch", per_batch);
         summary.field("qps", qps);
-        if let Some(recall) = recall {
-            summary.field("recall", recall);
+        if let Some([by_distance, by_index]) = recalls {
+            summary.field("recall", by_distance);
+            summary.field("recall_by", "distance");
+            summary.field("recall_by_index", by_index);
         }
         summary.field("lowering", choices[0].form.name());
         summary.field("precision", searcher.options().precision.name());
@@ -189,8 +201,8 @@ impl Search {
             human(per_batch),
             human(compiled_in.as_secs_f64()),
         ));
-        if let Some(recall) = recall {
-            summary.line(format_args!("recall {recall:.4}"));
+        if let Some([by_distance, by_index]) = recalls {
+            summary.line(format_args!("recall {by_distance:.4} by distance, {by_index:.4} by row number"));
         }
         Ok(summary)
     }
@@ -223,18 +235,18 @@ impl Search {
         let shape = truth.shape();
         anyhow::ensure!(
             shape.rank() == 2
-                && matches!(shape.dtype(), DType::S32 | DType::S64)
+                && matches!(shape.dtype(), DType::S32 | DType::S64 | DType::U32 | DType::U64)
                 && shape.dims()[0] >= count
                 && shape.dims()[1] >= k,
-            "{}: expected {count} rows of {k} s32 or s64 at least, got {shape}",
+            "{}: expected {count} rows of {k} s32, s64, u32 or u64 at least, got {shape}",
             path.display()
         );
         let width = shape.dims()[1];
         let rows = truth.to_f64();
         let first: Vec<f64> = rows.chunks(width).take(count).flat_map(|row| row[..k].to_vec()).collect();
-        if let Some(index) = first.iter().find(|index| !(0.0..size as f64).contains(*index)) {
+        if let Some(index) = first.iter().find(|index| !(-1.0..size as f64).contains(*index)) {
             anyhow::bail!(
-                "{}: expected rows of the database, 0 to {}, got {index}",
+                "{}: expected rows of the database, 0 to {}, or -1 for none, got {index}",
                 path.display(),
                 size - 1
             );
@@ -243,13 +255,7 @@ impl Search {
     }
 
     /// Neighbours of all queries, and the seconds that each whole batch took.
-    fn search(
-        &self,
-        searcher: &Searcher,
-        queries: &Array,
-        repeat: usize,
-        what: &'static str,
-    ) -> anyhow::Result<(ann::Neighbors, Vec<f64>)> {
+    fn search(&self, searcher: &Searcher, queries: &Array) -> anyhow::Result<(ann::Neighbors, Vec<f64>)> {
         let shape = queries.shape();
         let (count, width) = (shape.dims()[0], shape.dims()[1]);
         let batch = shape.with_dims([self.batch.min(count), width]);
@@ -261,10 +267,10 @@ impl Search {
         searcher.prepare(batches[batches.len() - 1].shape().dims()[0])?;
         // The first run pays for memory that later ones find mapped.
         let first = searcher.search(&batches[0])?;
-        let progress = progress(batches.len() * repeat, what);
+        let progress = progress(batches.len() * self.repeat);
         let (mut distances, mut indices) = (Vec::new(), Vec::new());
         let mut seconds = Vec::new();
-        for round in 0..repeat {
+        for round in 0..self.repeat {
             for queries in &batches {
                 let start = Instant::now();
                 let found = searcher.search(queries)?;
@@ -291,28 +297,15 @@ impl Search {
         };
         Ok((found, seconds))
     }
-
-    /// The true neighbours: every score, sorted by the target's own top-k.
-    fn exact(&self, session: &Session, searcher: &Searcher, queries: &Array) -> anyhow::Result<Array> {
-        let options = SearchOptions {
-            recall_target: 1.0,
-            form: Some(Form::Sort),
-            squared_distances: false,
-            precision: Precision::Exact,
-            ..searcher.options().clone()
-        };
-        let exact = Searcher::new(session, data::open(&self.database)?, searcher.metric(), options)?;
-        Ok(self.search(&exact, queries, 1, "searching exactly")?.0.indices)
-    }
 }
 
 /// A progress bar on standard error where that is a terminal.
-fn progress(steps: usize, what: &'static str) -> ProgressBar {
+fn progress(steps: usize) -> ProgressBar {
     if !std::io::stderr().is_terminal() || steps < 10 {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} batches, {eta} left");
     ProgressBar::new(steps as u64)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        .with_message(what)
+        .with_message("searching")
 }

@@ -1,4 +1,4 @@
-//! Files: databases and queries as .npy, .fvecs, .ivecs and .bvecs, and the packages that plugins come in.
+//! Files: databases and queries as .npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin and .ibin, and the packages that plugins come in.
 //!
 //! ```
 //! use xlann::{Array, data};
@@ -22,6 +22,7 @@ use std::path::Path;
 use crate::{DType, Error, Result, Shape};
 
 mod atomic;
+mod bin;
 mod executable;
 mod install;
 mod mapped;
@@ -46,20 +47,23 @@ pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     atomic::write(path, |file| std::io::Write::write_all(file, bytes).map_err(Error::io(path)))
 }
 
-/// Opens an array by the ending of its file's name: `.npy`, `.fvecs`, `.ivecs` or `.bvecs`.
+/// Opens an array by the ending of its file's name: `.npy`, `.fvecs`, `.bvecs`, `.ivecs`, `.fbin`, `.u8bin` or `.ibin`.
 ///
 /// A .npy file is mapped into memory, not read: its header is checked, its elements are read when they are
 /// used. **It must not change as long as the array or a clone of it is in use**: another program that writes
 /// into it changes elements under the reader, and one that cuts it short has the reader killed (SIGBUS).
-/// Replacing it, as [`write_npy`] does, is safe: the array keeps the old file. The other formats have a
-/// number before every row; they are read whole and copied.
+/// Replacing it, as [`write_npy`] does, is safe: the array keeps the old file. The other formats
+/// have their elements at places that a device cannot read them from; they are read whole and copied.
 ///
 /// | ending | elements | rows |
 /// |---|---|---|
 /// | `.npy` | NumPy's: bool, (u)int8 to 64, float16, 32, 64; bfloat16 as ml_dtypes has it saved, `<V2` | any dimensions, little-endian; C order is mapped, Fortran order copied |
 /// | `.fvecs` | f32 | each its length as s32, then its elements, little-endian; all of one length |
-/// | `.ivecs` | s32 | the same |
 /// | `.bvecs` | u8 | the same |
+/// | `.ivecs` | s32 | the same |
+/// | `.fbin` | f32 | those of big-ann-benchmarks: the number of rows and their length, each a u32, then the elements of all rows, little-endian |
+/// | `.u8bin` | u8 | the same |
+/// | `.ibin` | s32, of which the row numbers of a ground truth, u32, are those below 2^31 | the same |
 ///
 /// # Errors
 /// [`Error::Io`] where the file cannot be read, [`Error::File`] where it is not a file of one of these
@@ -84,11 +88,15 @@ pub fn open(path: impl AsRef<Path>) -> Result<MappedArray> {
     match ending.as_deref() {
         Some("npy") => npy::open(path),
         Some("fvecs") => vecs::read(path, DType::F32),
-        Some("ivecs") => vecs::read(path, DType::S32),
         Some("bvecs") => vecs::read(path, DType::U8),
+        Some("ivecs") => vecs::read(path, DType::S32),
+        Some("fbin") => bin::read(path, DType::F32),
+        Some("u8bin") => bin::read(path, DType::U8),
+        Some("ibin") => bin::read(path, DType::S32),
         _ => {
             let got = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-            Err(damaged(path, "a file name that ends in .npy, .fvecs, .ivecs or .bvecs", got))
+            let endings = ".npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin or .ibin";
+            Err(damaged(path, format!("a file name that ends in {endings}"), got))
         }
     }
 }

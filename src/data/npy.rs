@@ -156,7 +156,8 @@ fn parse(path: &Path, start: &[u8], size: u64) -> Result<Layout> {
     }
     let header = start.get(offset..offset + length).ok_or_else(cut_short)?;
     let offset = offset + length;
-    let (shape, fortran_order) = Header { path, rest: header }.parse()?;
+    let python2 = version[0] < 3;
+    let (shape, fortran_order) = Header { path, rest: header, python2 }.parse()?;
     let byte_count = checked_byte_count(path, &shape)?;
     if (byte_count as u64).checked_add(offset as u64) != Some(size) {
         let expected = format!("{byte_count} bytes of elements for {shape}");
@@ -170,10 +171,12 @@ fn quoted(bytes: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(20)]))
 }
 
-/// A reader of the header, a Python dict; as strict as Python's own, and without escapes in strings.
+/// A reader of the header, a Python dict; as strict as NumPy's own, and without escapes in strings.
 struct Header<'a> {
     path: &'a Path,
     rest: &'a [u8],
+    /// Whether it is of a version that Python 2 wrote, whose long integers end in L.
+    python2: bool,
 }
 
 impl<'a> Header<'a> {
@@ -325,6 +328,9 @@ impl<'a> Header<'a> {
             // Python refuses leading zeros.
             Some(value) if digits.len() == 1 || digits[0] != b'0' => {
                 self.rest = rest;
+                if self.python2 {
+                    self.take(b'L');
+                }
                 Ok(value)
             }
             _ => Err(self.refused("sizes from 0 to 2^64 - 1 in the shape")),

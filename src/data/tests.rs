@@ -189,6 +189,79 @@ fn damaged_vecs_files_are_refused() {
 }
 
 #[test]
+fn long_integers_of_python_2_are_read() {
+    let header = |shape: &str| format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
+    for (shape, dims) in
+        [("(2L, 1L)", &[2, 1][..]), ("(2L,)", &[2]), ("(1, 2L)", &[1, 2]), ("(2 L, 1)", &[2, 1])]
+    {
+        let mut file = npy(&header(shape), &[0; 8]);
+        assert_eq!(open_bytes("x.npy", &file).unwrap().shape().dims(), dims, "{shape}");
+        // Python 3 wrote version 3, whose header has a size of 4 bytes.
+        file.splice(6..10, [3, 0, file[8], file[9], 0, 0]);
+        assert!(refusal("x.npy", &file).starts_with("expected "), "{shape}");
+    }
+    let file = |shape: &str| npy(&header(shape), &[0; 8]);
+    let comma = "expected ',' after the first size of the shape, got ";
+    for (shape, expected) in [
+        ("(2LL,)", format!("{comma}\"L,), }}\"")),
+        ("(2l,)", format!("{comma}\"l,), }}\"")),
+        ("(2L)", format!("{comma}\"), }}\"")),
+        ("(L,)", "expected sizes from 0 to 2^64 - 1 in the shape, got \"L,), }\"".into()),
+    ] {
+        assert_eq!(refusal("x.npy", &file(shape)), expected, "{shape}");
+    }
+}
+
+/// A file of big-ann-benchmarks with these sizes and elements.
+fn bin(rows: u32, length: u32, elements: &[u8]) -> Vec<u8> {
+    [&rows.to_le_bytes(), &length.to_le_bytes(), elements].concat()
+}
+
+#[test]
+fn damaged_bin_files_are_refused() {
+    let header = "expected 8 bytes at least, the number of rows and their length, got ";
+    let sizes = "expected 1 or more rows of 1 or more elements, got ";
+    for (name, file, expected) in [
+        ("x.fbin", vec![], format!("{header}0 bytes")),
+        ("x.ibin", vec![1, 0, 0, 0, 1, 0, 0], format!("{header}7 bytes")),
+        ("x.u8bin", bin(0, 3, &[]), format!("{sizes}0 rows of 3")),
+        ("x.fbin", bin(3, 0, &[]), format!("{sizes}3 rows of 0")),
+        ("x.fbin", bin(2, 1, &[0; 7]), "expected 8 bytes of elements for f32[2,1], got 7 bytes".into()),
+        ("x.ibin", bin(2, 1, &[0; 9]), "expected 8 bytes of elements for s32[2,1], got 9 bytes".into()),
+        ("x.u8bin", bin(2, 2, &[]), "expected 4 bytes of elements for u8[2,2], got 0 bytes".into()),
+        // A ground truth with its distances behind it.
+        ("x.ibin", bin(1, 2, &[0; 16]), "expected 8 bytes of elements for s32[1,2], got 16 bytes".into()),
+        (
+            "x.u8bin",
+            bin(u32::MAX, 1, &[0; 8]),
+            "expected 4294967295 bytes of elements for u8[4294967295,1], got 8 bytes".into(),
+        ),
+        (
+            "x.fbin",
+            bin(u32::MAX, u32::MAX, &[0; 8]),
+            format!("expected a shape that fits the address space, got f32[{0},{0}]", u32::MAX),
+        ),
+    ] {
+        assert_eq!(refusal(name, &file), expected);
+    }
+}
+
+#[test]
+fn bins_are_read_by_their_ending() {
+    let f32s = bytemuck::cast_slice::<f32, u8>(&[1.0, -2.5, 3.0, 4.0]).to_vec();
+    let s32s = bytemuck::cast_slice::<u32, u8>(&[7, i32::MAX as u32]).to_vec();
+    for (name, file, text) in [
+        ("x.fbin", bin(2, 2, &f32s), "f32[2,2] [[1, -2.5], [3, 4]]"),
+        ("x.ibin", bin(1, 2, &s32s), "s32[1,2] [[7, 2147483647]]"),
+        ("x.U8BIN", bin(1, 3, &[1, 2, 255]), "u8[1,3] [[1, 2, 255]]"),
+    ] {
+        let mapped = open_bytes(name, &file).unwrap();
+        assert_eq!(mapped.as_bytes().as_ptr() as usize % 64, 0);
+        assert_eq!(mapped.to_array().unwrap().to_string(), text);
+    }
+}
+
+#[test]
 fn vecs_are_read_by_their_ending() {
     let bytes = |elements: &[u8]| [&2i32.to_le_bytes(), elements].concat();
     let f32s = bytemuck::cast_slice::<f32, u8>(&[1.0, -2.5]).to_vec();
@@ -217,8 +290,8 @@ fn what_is_not_an_array_file_is_refused() {
     std::fs::create_dir(folder.path().join("folder.npy")).unwrap();
     assert!(error("folder.npy").to_string().ends_with("folder.npy: expected a file, got a directory"));
     for name in ["data.csv", "npy", "data"] {
-        let expected =
-            format!("expected a file name that ends in .npy, .fvecs, .ivecs or .bvecs, got {name}");
+        let endings = ".npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin or .ibin";
+        let expected = format!("expected a file name that ends in {endings}, got {name}");
         assert!(error(name).to_string().ends_with(&expected), "{}", error(name));
     }
     #[cfg(unix)]
@@ -313,7 +386,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(
         bytes in proptest::collection::vec(any::<u8>(), 0..300),
-        ending in prop_oneof!["npy", "fvecs", "ivecs", "bvecs"],
+        ending in prop_oneof!["npy", "fvecs", "ivecs", "bvecs", "fbin", "u8bin", "ibin"],
     ) {
         let _ = open_bytes(&format!("x.{ending}"), &bytes).map(|mapped| mapped.to_array());
     }
@@ -328,11 +401,13 @@ proptest! {
     #[test]
     fn a_mutated_file_is_read_or_refused(
         mutations in proptest::collection::vec((0usize..152, any::<u8>()), 1..4),
-        ending in prop_oneof!["npy", "fvecs", "ivecs", "bvecs"],
+        ending in prop_oneof!["npy", "fvecs", "ivecs", "bvecs", "fbin", "u8bin", "ibin"],
     ) {
         let mut file = match ending.as_str() {
             "npy" => std::fs::read(fixture("f32.npy")).unwrap(),
             "bvecs" => [4i32.to_le_bytes(); 19].concat(),
+            "u8bin" => bin(12, 12, &[1; 144]),
+            "fbin" | "ibin" => bin(6, 6, &[1; 144]),
             _ => [1i32.to_le_bytes(); 38].concat(),
         };
         for (position, byte) in mutations {

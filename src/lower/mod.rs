@@ -223,7 +223,8 @@ fn expand(function: &Function, rewrite: &mut dyn Rewrite) -> Result<Function> {
                 }
             };
         }
-        if precision::is_reducible(equation) {
+        // What only derivatives are made of is pruned.
+        if matches!(equation.op, Op::WithDerivativeOf(_)) || precision::is_reducible(equation) {
             return Ok(inputs[..1].to_vec());
         }
         let op = equation.op.map_functions(&mut |function| expand(function, rewrite))?;

@@ -33,7 +33,7 @@ use crate::{ApiVersion, Array, CustomCall, Result};
 /// ```
 pub fn stablehlo(function: &Function, capabilities: &Capabilities) -> Result<String> {
     let is_fallback = !capabilities.forms.contains(&Form::Native);
-    let function = expand(function, &mut AsJax { is_fallback })?;
+    let function = expand(function, &mut AsJax { is_fallback })?.pruned();
     module(&function)?.to_stablehlo()
 }
 

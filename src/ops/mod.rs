@@ -207,6 +207,7 @@ operators! {
     pad: Pad;
     reshape: Reshape;
     select: Select, Clamp;
+    with_derivative_of: WithDerivativeOf;
     slice: Slice;
     transpose: Transpose, Reverse;
     dot_general: DotGeneral;

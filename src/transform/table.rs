@@ -95,6 +95,7 @@ fn array_examples() -> Result<Vec<Function>> {
         example(&[matrix()], |x| x[0].reshape(&[6]))?,
         example(&[pred, matrix(), matrix()], |x| x[0].select(&x[1], &x[2]))?,
         example(&[scalar(), matrix(), scalar()], |x| x[1].clamp(&x[0], &x[2]))?,
+        example(&[matrix(), matrix()], |x| x[0].with_derivative_of(&x[1]))?,
         example(&[matrix()], |x| x[0].slice_in_dim(0, 2, 1, 1))?,
         example(&[matrix()], |x| x[0].transpose(&[1, 0]))?,
         example(&[matrix()], |x| x[0].reverse(&[1]))?,

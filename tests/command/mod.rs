@@ -144,6 +144,12 @@ pub fn vecs(matrix: &Array) -> Vec<u8> {
     rows.flat_map(|row| [&(width as i32).to_le_bytes(), row].concat()).collect()
 }
 
+/// A matrix as an .fbin, .u8bin or .ibin file, by its dtype.
+pub fn bin(matrix: &Array) -> Vec<u8> {
+    let sizes = matrix.shape().dims().iter().flat_map(|&size| (size as u32).to_le_bytes());
+    sizes.chain(matrix.as_bytes().iter().copied()).collect()
+}
+
 /// A .npy file of little-endian elements.
 pub fn npy(descr: &str, fortran_order: bool, dims: &str, elements: &[u8]) -> Vec<u8> {
     let order = if fortran_order { "True" } else { "False" };

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use xlann::ann::{Metric, Neighbors, SearchOptions};
+use xlann::ann::{Metric, Neighbors, SearchOptions, true_neighbors};
 use xlann::{Array, DType, Function, Session, Shape};
 
 use crate::runner::{self, random};
@@ -29,15 +29,7 @@ pub fn distance(metric: Metric, query: &[f64], row: &[f64]) -> f64 {
 
 /// The k best distances of each query, best first.
 pub fn best(metric: Metric, queries: &Array, database: &Array, k: usize) -> Vec<Vec<f64>> {
-    let database = rows(database);
-    let best_of = |query: &Vec<f64>| {
-        let mut distances: Vec<f64> = database.iter().map(|row| distance(metric, query, row)).collect();
-        let sign = if metric == Metric::L2 { 1.0 } else { -1.0 };
-        distances.sort_by(|a, b| (a * sign).partial_cmp(&(b * sign)).unwrap());
-        distances.truncate(k);
-        distances
-    };
-    rows(queries).iter().map(best_of).collect()
+    rows(&true_neighbors(metric, queries, database.clone(), k).unwrap().distances)
 }
 
 /// Requires that neighbours are the true ones but for near ties: distinct rows, each at the distance it states,
