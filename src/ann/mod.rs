@@ -6,6 +6,7 @@
 
 mod function;
 mod metric;
+mod once;
 mod options;
 mod plan;
 pub mod recall;

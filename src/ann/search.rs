@@ -1,11 +1,11 @@
 //! Searching a database on a device or several.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ann::function::{check_options, prepared_function, score_dtype, search_function_for, widened};
 use crate::ann::metric::Metric;
+use crate::ann::once::OncePerKey;
 use crate::ann::options::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
@@ -61,7 +61,7 @@ pub struct Searcher {
     /// all have.
     arguments: Vec<Vec<Buffer>>,
     /// By the number of queries that each takes, and the bits of its recall target.
-    batches: Mutex<HashMap<(usize, u32), Arc<Batch>>>,
+    batches: OncePerKey<(usize, u32), Batch>,
 }
 
 /// The search of a fixed number of queries.
@@ -151,7 +151,7 @@ impl Searcher {
             options,
             sharding,
             arguments: Vec::new(),
-            batches: Mutex::default(),
+            batches: OncePerKey::default(),
             database: shape,
         };
         searcher.check_room(given, prepared.as_ref())?;
@@ -204,6 +204,8 @@ impl Searcher {
 
     /// Compiles the search of `queries` queries where that has not been done, and gives the form that each of
     /// its approximate top-k takes, and how long the compilation took.
+    ///
+    /// Searches of sizes that are compiled go on meanwhile. Callers that need the same size wait for one compilation.
     ///
     /// # Errors
     /// Where the form that the options ask for is not the target's, or the plugin does not compile it.
@@ -338,21 +340,17 @@ impl Searcher {
         };
         let recall_target = recall_of_part(self.options.recall_target, fewest, size);
         let key = (size, recall_target.to_bits());
-        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(batch) = batches.get(&key) {
-            return Ok(Arc::clone(batch));
-        }
-        let start = Instant::now();
-        let devices = self.devices();
-        let capabilities = self.session.platform().capabilities;
-        let options = SearchOptions { recall_target, ..self.options.clone() };
-        let function =
-            search_function_for(capabilities, self.metric, &self.database, size, devices, &options)?;
-        let options = options.lowering();
-        let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
-        let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
-        batches.insert(key, Arc::clone(&batch));
-        Ok(batch)
+        self.batches.get(key, || {
+            let start = Instant::now();
+            let devices = self.devices();
+            let capabilities = self.session.platform().capabilities;
+            let options = SearchOptions { recall_target, ..self.options.clone() };
+            let function =
+                search_function_for(capabilities, self.metric, &self.database, size, devices, &options)?;
+            let options = options.lowering();
+            let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
+            Ok(Batch { executable, choices, compiled_in: start.elapsed() })
+        })
     }
 }
 
