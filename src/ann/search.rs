@@ -227,6 +227,48 @@ impl Searcher {
         Ok((batch.choices.clone(), batch.compiled_in))
     }
 
+    /// Compiles all that searches of 1 to `queries` queries take, so that none of them has to wait for a compilation.
+    /// Gives the sizes of the batches that these queries are filled up to, ascending, and how long the compilations took
+    /// in all.
+    ///
+    /// There are few: the powers of two up to [`SearchOptions::batch`], and that itself. At a precision below f32, a
+    /// batch that is filled up takes a program of its own.
+    ///
+    /// # Errors
+    /// As [`prepare`](Searcher::prepare). What was compiled before the failure is kept.
+    ///
+    /// ```
+    /// use xlann::{Array, Session};
+    /// use xlann::ann::{Metric, SearchOptions, Searcher};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let database = Array::new([100, 2], &[0.5f32; 200])?;
+    ///     let options = SearchOptions { batch: Some(6), ..SearchOptions::new(2) };
+    ///     let searcher = Searcher::new(&session, database, Metric::L2, options)?;
+    ///     let (sizes, compiled_in) = searcher.prepare_up_to(1000)?;
+    ///     assert_eq!(sizes, [1, 2, 4, 6]);
+    ///     println!("compiled in {compiled_in:?}");
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn prepare_up_to(&self, queries: usize) -> Result<(Vec<usize>, Duration)> {
+        let largest = queries.min(self.options.batch.unwrap_or(usize::MAX));
+        let (mut sizes, mut compiled_in) = (Vec::new(), Duration::ZERO);
+        let mut covered = 0;
+        while covered < largest {
+            // Of the counts that a size answers, all but the last fill only a part of it.
+            let first = covered + 1;
+            let size = self.batch_size(first);
+            let last = size.min(largest);
+            let mut batches = vec![self.batch(first)?, self.batch(last)?];
+            batches.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            compiled_in += batches.iter().map(|batch| batch.compiled_in).sum::<Duration>();
+            sizes.push(size);
+            covered = last;
+        }
+        Ok((sizes, compiled_in))
+    }
+
     /// The neighbours of each of the queries `[q, d]`.
     ///
     /// Queries are cut into batches, which are converted to the database's dtype; the last is filled up with its first query
