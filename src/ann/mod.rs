@@ -8,6 +8,7 @@
 mod function;
 mod intake;
 mod metric;
+mod once;
 mod options;
 mod plan;
 pub mod recall;

@@ -1,12 +1,12 @@
 //! Searching a database on a device or several.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ann::function::{Request, check_options, prepared_function, score_dtype, widened};
 use crate::ann::intake::{Intake, Queries};
 use crate::ann::metric::Metric;
+use crate::ann::once::OncePerKey;
 use crate::ann::options::{Aggregation, SearchOptions};
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
@@ -62,7 +62,7 @@ pub struct Searcher {
     exponent: i32,
     /// By device.
     shares: Vec<Share>,
-    batches: Mutex<HashMap<BatchKey, Arc<Batch>>>,
+    batches: OncePerKey<BatchKey, Batch>,
 }
 
 /// What a device has of the database.
@@ -182,7 +182,7 @@ impl Searcher {
             sharding,
             exponent: 0,
             shares: Vec::new(),
-            batches: Mutex::default(),
+            batches: OncePerKey::default(),
             database: shape,
         };
         // Before it is read, and again when it is known what it needs.
@@ -266,6 +266,8 @@ impl Searcher {
     /// Compiles the search of `queries` queries where that has not been done, and gives the form that each of
     /// its approximate top-k takes, and how long the compilation took.
     ///
+    /// Searches of sizes that are compiled go on meanwhile. Callers that need the same size wait for one compilation.
+    ///
     /// # Errors
     /// Where the form that the options ask for is not the target's, or the plugin does not compile it.
     ///
@@ -284,6 +286,49 @@ impl Searcher {
     pub fn prepare(&self, queries: usize) -> Result<(Vec<Choice>, Duration)> {
         let batch = self.batch(queries, score_dtype(self.database.dtype()), false)?;
         Ok((batch.choices.clone(), batch.compiled_in))
+    }
+
+    /// Compiles all that searches of 1 to `queries` queries take, so that none of them has to wait for a compilation.
+    /// Gives the sizes of the batches that these queries are filled up to, ascending, and how long the compilations took
+    /// in all.
+    ///
+    /// There are few: the powers of two up to [`SearchOptions::batch`], and that itself. At a precision below f32, a
+    /// batch that is filled up takes a program of its own.
+    ///
+    /// # Errors
+    /// As [`prepare`](Searcher::prepare). What was compiled before the failure is kept.
+    ///
+    /// ```
+    /// use xlann::{Array, Session};
+    /// use xlann::ann::{Metric, SearchOptions, Searcher};
+    ///
+    /// if let Ok(session) = Session::cpu() {
+    ///     let database = Array::new([100, 2], &[0.5f32; 200])?;
+    ///     let options = SearchOptions { batch: Some(6), ..SearchOptions::new(2) };
+    ///     let searcher = Searcher::new(&session, database, Metric::L2, options)?;
+    ///     let (sizes, compiled_in) = searcher.prepare_up_to(1000)?;
+    ///     assert_eq!(sizes, [1, 2, 4, 6]);
+    ///     println!("compiled in {compiled_in:?}");
+    /// }
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn prepare_up_to(&self, queries: usize) -> Result<(Vec<usize>, Duration)> {
+        let largest = queries.min(self.options.batch.unwrap_or(usize::MAX));
+        let (mut sizes, mut compiled_in) = (Vec::new(), Duration::ZERO);
+        let mut covered = 0;
+        while covered < largest {
+            // Of the counts that a size answers, all but the last fill only a part of it.
+            let first = covered + 1;
+            let size = self.batch_size(first);
+            let last = size.min(largest);
+            let dtype = score_dtype(self.database.dtype());
+            let mut batches = vec![self.batch(first, dtype, false)?, self.batch(last, dtype, false)?];
+            batches.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            compiled_in += batches.iter().map(|batch| batch.compiled_in).sum::<Duration>();
+            sizes.push(size);
+            covered = last;
+        }
+        Ok((sizes, compiled_in))
     }
 
     /// The neighbours of each of the queries `[q, d]`.
@@ -439,32 +484,28 @@ impl Searcher {
         let recall_target = recall_of_part(self.options.recall_target, fewest, size);
         let recall_bits = recall_target.to_bits();
         let key = BatchKey { queries: size, query_dtype, by_differences, recall_target: recall_bits };
-        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(batch) = batches.get(&key) {
-            return Ok(Arc::clone(batch));
-        }
-        let start = Instant::now();
-        let devices = self.devices();
-        let capabilities = self.session.platform().capabilities;
-        let options = SearchOptions { recall_target, ..self.options.clone() };
-        let request = Request {
-            metric: self.metric,
-            database: &self.database,
-            queries: size,
-            query_dtype,
-            devices,
-            options: &options,
-            wide: capabilities.wide,
-            product_rounding: capabilities.product_rounding,
-        };
-        let (function, options) = match by_differences {
-            true => (request.by_differences(capabilities)?, lower::Options::default()),
-            false => (request.function_for(capabilities)?, options.lowering()),
-        };
-        let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
-        let batch = Arc::new(Batch { executable, choices, compiled_in: start.elapsed() });
-        batches.insert(key, Arc::clone(&batch));
-        Ok(batch)
+        self.batches.get(key, || {
+            let start = Instant::now();
+            let devices = self.devices();
+            let capabilities = self.session.platform().capabilities;
+            let options = SearchOptions { recall_target, ..self.options.clone() };
+            let request = Request {
+                metric: self.metric,
+                database: &self.database,
+                queries: size,
+                query_dtype,
+                devices,
+                options: &options,
+                wide: capabilities.wide,
+                product_rounding: capabilities.product_rounding,
+            };
+            let (function, options) = match by_differences {
+                true => (request.by_differences(capabilities)?, lower::Options::default()),
+                false => (request.function_for(capabilities)?, options.lowering()),
+            };
+            let (executable, choices) = self.session.compile_replicas(&function, &options, devices)?;
+            Ok(Batch { executable, choices, compiled_in: start.elapsed() })
+        })
     }
 }
 

@@ -427,7 +427,9 @@ impl Compiler {
 
 /// A platform attached to devices: lowers and compiles functions for them.
 ///
-/// Copies of it are the same session; it can be shared between threads.
+/// Copies of it are the same session; it can be shared between threads. A forked process cannot use its parent's session:
+/// XLA's threads do not survive a fork, and the child would wait for them for ever. Fork first and open a session in each
+/// process, or start another program.
 ///
 /// ```no_run
 /// use xlann::{ApproxTopKOptions, Array, DType, Function, Session, Shape};
