@@ -17,7 +17,7 @@ pub(super) struct Intake {
     pub(super) database: MappedArray,
     /// The dtype that it is searched in.
     pub(super) dtype: DType,
-    /// The power of two that inner products are to be multiplied by, as rows were divided by it.
+    /// The power of two that rows were divided by.
     pub(super) exponent: i32,
 }
 
@@ -127,8 +127,10 @@ impl Intake {
     pub(super) fn new(database: MappedArray, metric: Metric, target: &Capabilities) -> Result<Intake> {
         let given = database.shape().dtype();
         let mut dtype = target.search_dtype(given);
-        // Of L2, the search itself finds out what is beyond its range.
-        let looks = metric != Metric::L2 || (dtype != given && !matches!(given, DType::F16 | DType::BF16));
+        // Of L2, the search itself finds out what is beyond its range, but for subnormal numbers, which compiled programs
+        // may take for 0.
+        let is_half = matches!(given, DType::F16 | DType::BF16);
+        let looks = metric != Metric::L2 || (dtype != given && !is_half) || is_tiny(&database)?;
         if !looks {
             return Ok(Intake { database, dtype, exponent: 0 });
         }
@@ -151,14 +153,14 @@ impl Intake {
             return Err(refused("database", expected, format!("{} in row {}", extent.largest, extent.row)));
         }
         let stays = match metric {
-            Metric::L2 => true,
+            Metric::L2 => extent.largest == 0.0 || exponent(extent.largest) >= TINY,
             Metric::InnerProduct => extent.largest == 0.0 || exponent(extent.largest).abs() <= safe,
             Metric::Cosine => !extent.extreme,
         };
         if stays {
             return Ok(Intake { database, dtype, exponent: 0 });
         }
-        let whole = if metric == Metric::InnerProduct { exponent(extent.largest) } else { 0 };
+        let whole = if metric == Metric::Cosine { 0 } else { exponent(extent.largest) };
         let scaled = scaled(&database, score_dtype(dtype), metric, whole)?;
         Ok(Intake { dtype: scaled.shape().dtype(), database: scaled.into(), exponent: whole })
     }
@@ -166,34 +168,48 @@ impl Intake {
     /// The centre of an L2 search of candidates, where it loses less than without: where most rows are further from the origin
     /// than from each other.
     pub(super) fn centre(&self) -> Result<Option<Vec<f64>>> {
-        let shape = self.database.shape();
-        let (rows, width) = (shape.dims()[0], shape.dims()[1]);
-        let row = width * shape.dtype().size();
-        let bytes = self.database.as_bytes();
-        let count = rows.min(SAMPLE);
-        let mut sample = Vec::with_capacity(count * width);
-        for at in 0..count {
-            let start = (at * (rows / count) + at * (rows % count) / count) * row;
-            sample.extend(numbers(shape, &bytes[start..start + row])?);
-        }
-        let median = |values: &mut Vec<f64>| {
-            values.retain(|value| value.is_finite());
-            let middle = values.len() / 2;
-            (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
-        };
-        let column = |at: usize| -> f64 {
-            median(&mut sample.iter().skip(at).step_by(width).copied().collect()).unwrap_or(0.0)
-        };
+        let (sample, width) = (sample(&self.database)?, self.database.shape().dims()[1]);
+        let column = |at: usize| median(sample.iter().skip(at).step_by(width).copied());
         // As it reaches the device.
         let single = |x: f64| if self.dtype == DType::F64 { x } else { f64::from(x as f32) };
         let centre: Vec<f64> = (0..width).map(|at| single(column(at))).collect();
         let norms = |centre: &dyn Fn(usize) -> f64| {
             let norm = |row: &[f64]| row.iter().enumerate().map(|(at, x)| (x - centre(at)).powi(2)).sum();
-            median(&mut sample.chunks(width).map(norm).collect()).unwrap_or(0.0)
+            median(sample.chunks(width).map(norm))
         };
         let pays = norms(&|_| 0.0) > 4.0 * norms(&|at| centre[at]);
         Ok(pays.then_some(centre))
     }
+}
+
+/// Some rows, evenly spread.
+fn sample(database: &MappedArray) -> Result<Vec<f64>> {
+    let shape = database.shape();
+    let (rows, width) = (shape.dims()[0], shape.dims()[1]);
+    let (row, count) = (width * shape.dtype().size(), rows.min(SAMPLE));
+    let mut sample = Vec::with_capacity(count * width);
+    for at in 0..count {
+        let start = (at * (rows / count) + at * (rows % count) / count) * row;
+        sample.extend(numbers(shape, &database.as_bytes()[start..start + row])?);
+    }
+    Ok(sample)
+}
+
+/// The middle one of numbers that are finite; 0 where there is none.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
+    let middle = values.len() / 2;
+    if values.is_empty() { 0.0 } else { *values.select_nth_unstable_by(middle, f64::total_cmp).1 }
+}
+
+/// Below this exponent of the largest number, an L2 database is scaled.
+const TINY: i32 = -80;
+
+/// Whether most of the numbers are so small that squares of f32, or they themselves, may be subnormal.
+fn is_tiny(database: &MappedArray) -> Result<bool> {
+    let magnitudes = sample(database)?.into_iter().map(f64::abs).filter(|x| *x > 0.0);
+    let middle = median(magnitudes);
+    Ok(middle > 0.0 && exponent(middle) < TINY && database.shape().dtype() != DType::F64)
 }
 
 /// Rows divided by a power of two: all by that of the exponent or, for cosines, each by its own.
@@ -226,12 +242,12 @@ pub(super) struct Queries {
     pub(super) array: Array,
     /// The power of two that each was divided by, where one was.
     exponents: Option<Vec<i32>>,
-    /// Which have a NaN, where one has.
-    nan: Option<Vec<bool>>,
+    /// Which have no neighbours, where one has not.
+    none: Option<Vec<bool>>,
 }
 
 impl Queries {
-    /// Queries for a database that is searched in a dtype.
+    /// Queries for a database that is searched in a dtype, after it was divided by a power of two.
     ///
     /// # Errors
     /// Where there is a number that the search would have to take for another one.
@@ -240,19 +256,24 @@ impl Queries {
         metric: Metric,
         options: &SearchOptions,
         searched: DType,
+        scaled: i32,
         target: &Capabilities,
     ) -> Result<Queries> {
         let (shape, given) = (queries.shape(), queries.shape().dtype());
         let (width, scored) = (shape.dims()[1], score_dtype(searched));
         let mut numbers = queries.to_f64();
         let safe = safe_exponent(scored);
+        if metric == Metric::L2 && scaled != 0 {
+            numbers.iter_mut().for_each(|x| *x = libm::ldexp(*x, -scaled));
+        }
         let extent = Extent::of(0, numbers.chunks(width.max(1)).map(|row| row.iter().copied()), safe);
         if !given.is_float() && extent.largest >= LARGEST_INTEGER {
             let expected = "of integers below 2^53, which f64 holds".to_owned();
             return Err(refused("queries", expected, format!("{} in row {}", extent.largest, extent.row)));
         }
-        let nan: Vec<bool> =
-            numbers.chunks(width.max(1)).map(|query| query.iter().any(|x| x.is_nan())).collect();
+        // With what is infinite there is no angle.
+        let is_none = |x: &f64| x.is_nan() || (metric == Metric::Cosine && x.is_infinite());
+        let none: Vec<bool> = numbers.chunks(width.max(1)).map(|query| query.iter().any(is_none)).collect();
         let mut exponents = None;
         if extent.extreme && metric != Metric::L2 {
             let scale = |query: &mut [f64]| {
@@ -272,19 +293,20 @@ impl Queries {
                 DType::F64
             }
             // What is rounded as the rows are multiplies faster.
-            _ if given == searched && exponents.is_none() => given,
+            _ if given == searched && exponents.is_none() && scaled == 0 => given,
             (scored, _) => scored,
         };
-        let array = match given == dtype && exponents.is_none() {
+        let as_given = given == dtype && exponents.is_none() && (metric != Metric::L2 || scaled == 0);
+        let array = match as_given {
             true => queries.clone(),
             false => Array::from_f64(shape.with_dtype(dtype), &numbers)?,
         };
-        Ok(Queries { array, exponents, nan: nan.contains(&true).then_some(nan) })
+        Ok(Queries { array, exponents, none: none.contains(&true).then_some(none) })
     }
 
-    /// Whether a query has a NaN, and so no neighbours.
-    pub(super) fn has_nan(&self, query: usize) -> bool {
-        self.nan.as_ref().is_some_and(|nan| nan[query])
+    /// Whether a query has no neighbours: one with a NaN or, for cosines, with what is infinite.
+    pub(super) fn has_none(&self, query: usize) -> bool {
+        self.none.as_ref().is_some_and(|none| none[query])
     }
 
     /// Some of the queries.
@@ -304,7 +326,8 @@ impl Queries {
             Metric::InnerProduct => {
                 database + self.exponents.as_ref().map_or(0, |exponents| exponents[query])
             }
-            Metric::L2 | Metric::Cosine => 0,
+            Metric::L2 => 2 * database,
+            Metric::Cosine => 0,
         }
     }
 }

@@ -58,7 +58,7 @@ pub struct Searcher {
     /// As it is searched.
     database: Shape,
     sharding: Sharding,
-    /// The power of two that inner products are to be multiplied by.
+    /// The power of two that rows were divided by.
     exponent: i32,
     /// By device.
     shares: Vec<Share>,
@@ -366,10 +366,10 @@ impl Searcher {
         }
         let (dtype, k) = (self.database_shape().dtype(), self.options.k);
         let capabilities = self.session.platform().capabilities;
-        let queries = Queries::new(queries, self.metric, &self.options, dtype, capabilities)?;
+        let queries = Queries::new(queries, self.metric, &self.options, dtype, self.exponent, capabilities)?;
         let mut found = self.search_batches(&queries.array, false)?;
         let unproven: Vec<usize> = (0..found.proven.len())
-            .filter(|&query| !found.proven[query] && !queries.has_nan(query))
+            .filter(|&query| !found.proven[query] && !queries.has_none(query))
             .collect();
         if !unproven.is_empty() {
             let again = self.search_batches(&queries.only(&unproven)?, true)?;
@@ -379,7 +379,7 @@ impl Searcher {
             }
         }
         for (place, (distance, index)) in found.distances.iter_mut().zip(&mut found.indices).enumerate() {
-            if distance.is_nan() || *index < 0 || queries.has_nan(place / k) {
+            if distance.is_nan() || *index < 0 || queries.has_none(place / k) {
                 (*distance, *index) = (f64::NAN, -1);
             } else if self.metric == Metric::Cosine {
                 *distance = distance.clamp(-1.0, 1.0);

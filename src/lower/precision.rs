@@ -130,36 +130,38 @@ impl Reduced {
 
     fn counting(matrix: &Tensor, dtype: DType, limit: Option<f64>) -> Result<Reduced> {
         let last = matrix.rank() as isize - 1;
-        let mut greatest = matrix.abs()?.reduce_max(&[last])?;
-        let counts = limit.map(|limit| greatest.less_equal(limit)).transpose()?;
-        if dtype == DType::S8 {
-            greatest = of_neighbours(&greatest)?;
-        }
-        // All is computed of rows whose greatest number is 1, or at most 1, so that squares do not overflow, nor vanish
-        // beside others.
-        let unit = (&greatest + greatest.equal(0)?.convert(matrix.dtype())?)?;
-        let column = unit.expand_dims(last)?;
-        let scaled = (matrix / &column)?;
-        let (rows, scales, left) = match dtype {
+        let own = matrix.abs()?.reduce_max(&[last])?;
+        let counts = limit.map(|limit| own.less_equal(limit)).transpose()?;
+        // Never 0, to be divided by.
+        let positive = |greatest: Tensor| &greatest + greatest.equal(0)?.convert(matrix.dtype())?;
+        let own = positive(own)?;
+        let (mut unit, mut rows, mut scales) = (own.clone(), matrix.clone(), None);
+        let left = match dtype {
             DType::S8 => {
-                let steps = (&scaled * 127.0)?.round_ties_even()?;
-                (steps.convert(DType::S8)?, Some((&unit / 127.0)?), (steps / 127.0)?)
+                unit = positive(of_neighbours(&own)?)?;
+                let column = unit.expand_dims(last)?;
+                let steps = ((matrix / &column)? * 127.0)?.round_ties_even()?;
+                (rows, scales) = (steps.convert(DType::S8)?, Some((&unit / 127.0)?));
+                ((steps / 127.0)? * column)?
             }
             DType::BF16 => {
                 let rounded = rounded_to_bf16(matrix)?;
-                (rounded.convert(dtype)?, None, (rounded / column)?)
+                rows = rounded.convert(dtype)?;
+                rounded
             }
-            _ => (matrix.clone(), None, scaled.clone()),
+            _ => matrix.clone(),
         };
+        // Squares are of rows whose greatest number is 1 or about that, so that they do not overflow, nor vanish.
         let greatest_norm = |x: Tensor| -> Result<Tensor> {
-            let norms = ((&x * &x)?.reduce_sum(&[last])?.sqrt()? * &unit)?;
+            let x = (x / own.expand_dims(last)?)?;
+            let norms = ((&x * &x)?.reduce_sum(&[last])?.sqrt()? * &own)?;
             let norms = match &counts {
                 Some(counts) => counts.select(&norms, 0.0)?,
                 None => norms,
             };
             norms.reduce_max(&[last - 1])?.expand_dims(last - 1)
         };
-        let errors = [greatest_norm((scaled - &left)?)?, greatest_norm(left)?];
+        let errors = [greatest_norm((matrix - &left)?)?, greatest_norm(left)?];
         let errors = Tensor::concatenate(&[&errors[0], &errors[1]], last - 1)?;
         if counts.is_some() {
             return Ok(Reduced { rows, scales, errors });
