@@ -46,7 +46,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     blocks_over_sort: 100,
     blocks_over_full_sort: 2,
     two_stage_over_sort: 2,
-    bucket_multiple: 1,
+    bucket_multiple: 128,
     strided_blocks: false,
     fast_top_k: &[DType::F16, DType::BF16, DType::F32],
     fuses_into_top_k: false,
