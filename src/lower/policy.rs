@@ -63,7 +63,7 @@ pub enum Form {
     /// NaNs are treated as XLA treats them there: compared as floats, which a NaN never wins. One can be among the
     /// results, or hide elements that it was compared with, although there are k other values.
     ///
-    /// Operands that are carried along are operands of the custom call, too.
+    /// Operands that are carried along are operands of the custom call, too. TPUs take denormals for zeros.
     ///
     /// The recall is that of rows in random order. Of up to 128 neighbours that are stored side by side, each has a place
     /// of its own. More fall into the same places, and are lost, far below the recall target: of 10^6 elements and a
@@ -145,6 +145,9 @@ pub struct Capabilities {
     pub bucket_multiple: usize,
     /// Whether the elements of a block are strided (element j is in block j mod L), else they are adjacent.
     pub strided_blocks: bool,
+    /// Whether the target takes denormal floats for zeros as it compares them, but sorts them as they are: then forms that
+    /// compare them search again, exactly, where a result is as small as that and the operand has denormals.
+    pub flushes_denormals: bool,
     /// The dtypes whose values the target's own top-k partitions rather than sorts.
     pub fast_top_k: &'static [DType],
     /// Whether what prepares the rows for the target's own top-k is fused into it, or costs less than a branch that

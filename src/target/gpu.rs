@@ -64,6 +64,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     two_stage_over_sort: 2,
     bucket_multiple: 128,
     strided_blocks: true,
+    flushes_denormals: false,
     fast_top_k: &[],
     fuses_into_top_k: true,
     native: &[],
