@@ -436,6 +436,39 @@ fn the_policy_of_each_target() {
 }
 
 #[test]
+fn many_results_that_are_not_aggregated_are_not_sorted() {
+    let of = |capabilities, size: usize, k, recall_target, aggregate_to_topk| {
+        let options = ApproxTopKOptions { aggregate_to_topk, ..aim(recall_target) };
+        choice(
+            capabilities,
+            &top_k(&Shape::new(DType::F32, [16, size]), k, true, &options),
+            &Options::default(),
+        )
+    };
+    let choice = of(&cpu::CAPABILITIES, 100_000, 10, 0.999, false);
+    assert_eq!(
+        choice.to_string(),
+        "approx_min_k f32[16,100000] k=10: two-stage (7 elements for each result, none of which is sorted)"
+    );
+    assert!(choice.expected_recall >= 0.999, "{choice}");
+    for (capabilities, size, k, target, aggregated, form) in [
+        // 12544 results, 6272, and all.
+        (&cpu::CAPABILITIES, 100_000, 10, 0.999, true, Form::Kernel),
+        (&cpu::CAPABILITIES, 100_000, 10, 0.998, false, Form::Kernel),
+        (&cpu::CAPABILITIES, 100_000, 10, 0.95, false, Form::Kernel),
+        (&cpu::CAPABILITIES, 2000, 10, 1.0, false, Form::TwoStage),
+        (&cpu::CAPABILITIES, 1000, 10, 1.0, false, Form::Kernel),
+        (&cpu::PLAIN_CAPABILITIES, 100_000, 10, 0.99, false, Form::TwoStage),
+        (&cpu::PLAIN_CAPABILITIES, 100_000, 10, 0.95, false, Form::Blocks),
+        (TARGETS[2], 100_000, 10, 0.999, false, Form::Native),
+    ] {
+        let choice = of(capabilities, size, k, target, aggregated);
+        assert_eq!(choice.form, form, "{choice}");
+        assert!(choice.expected_recall >= f64::from(target), "{choice}");
+    }
+}
+
+#[test]
 fn the_policy_takes_no_form_that_the_target_lacks() {
     let of = |forms, dims: &[usize], dtype, target| {
         let function = top_k(&Shape::new(dtype, dims), 5, true, &aim(target));

@@ -4,19 +4,22 @@
 //! the target lacks ([`Capabilities::forms`]), that does not take the dtype, or that cannot carry operands along where
 //! there are some, is passed over.
 //!
-//! 1. `kernel`.
-//! 2. `sort`, of rows that the target sorts in one go ([`Capabilities::sorted_at_once`]), where the results are to be
+//! 1. `two-stage`, where the results are not aggregated and are so many that there are
+//!    [`Capabilities::two_stage_of_many`] elements for each or fewer: the others sort them. But not of rows of up to 1024
+//!    elements, which take no time.
+//! 2. `kernel`.
+//! 3. `sort`, of rows that the target sorts in one go ([`Capabilities::sorted_at_once`]), where the results are to be
 //!    sorted.
-//! 3. `native`, where the target has it and XLA's formula reduces the operand, or a tighter reduction meets the
+//! 4. `native`, where the target has it and XLA's formula reduces the operand, or a tighter reduction meets the
 //!    recall target: then `native-tight`, if it leaves less.
-//! 4. `blocks`, of many elements for each result ([`Capabilities::blocks_over_two_stage`]).
-//! 5. `two-stage`, where XLA would reduce the operand and buckets that meet the recall target have
+//! 5. `blocks`, of many elements for each result ([`Capabilities::blocks_over_two_stage`]).
+//! 6. `two-stage`, where XLA would reduce the operand and buckets that meet the recall target have
 //!    [`Capabilities::two_stage_over_sort`] elements or more; but not for results that are not aggregated, of which there
 //!    are many, where the target's own top-k does not sort the dtype ([`Capabilities::fast_top_k`]): what carries
 //!    operands along does sort.
-//! 6. `blocks` again, as what is left is to be exact: from [`Capabilities::blocks_over_sort`] elements for each result
+//! 7. `blocks` again, as what is left is to be exact: from [`Capabilities::blocks_over_sort`] elements for each result
 //!    on, or from [`Capabilities::blocks_over_full_sort`] on for a dtype that is not in [`Capabilities::fast_top_k`].
-//! 7. `sort`, or the first form that is left.
+//! 8. `sort`, or the first form that is left.
 
 use std::num::NonZeroUsize;
 
@@ -140,6 +143,8 @@ pub struct Capabilities {
     pub blocks_over_full_sort: usize,
     /// From how many elements for each bucket the two-stage form beats the target's own top-k.
     pub two_stage_over_sort: usize,
+    /// Up to how many elements for each result the two-stage form beats all others, where the results are not aggregated.
+    pub two_stage_of_many: usize,
     /// What the number of buckets of the two-stage form is rounded up to a multiple of. Buckets are shuffled well in blocks
     /// of 32, at least four of them.
     pub bucket_multiple: usize,
@@ -277,6 +282,9 @@ impl Fusion {
 /// From how many queries on a database is rounded in the program that searches it, which reads it once or twice more.
 const QUERIES_WORTH_ROUNDING: usize = 256;
 
+/// Up to how many elements a row is sorted in less time than the compiler takes to do without.
+const SHORT: usize = 1024;
+
 /// The form of one approximate top-k: the one that was asked for, or the one that the measurements behind the
 /// target's capabilities speak for.
 pub(super) fn choose(
@@ -412,6 +420,12 @@ impl Planner<'_> {
     fn preferred(&self) -> Result<Option<(Form, Plan, String)>> {
         let (op, size, capabilities) = (self.op, self.size, self.capabilities);
         let chosen = |form, reason| Ok(Some((form, self.plan(form)?, reason)));
+        let each = size / self.count.max(1);
+        let many = !op.aggregate_to_topk && size > SHORT && each <= capabilities.two_stage_of_many;
+        if many && self.has(Form::TwoStage) {
+            let reason = format!("{each} elements for each result, none of which is sorted");
+            return chosen(Form::TwoStage, reason);
+        }
         if self.has(Form::Kernel) {
             return chosen(Form::Kernel, self.kernel_reason());
         }
@@ -420,7 +434,6 @@ impl Planner<'_> {
                 format!("up to {} elements are sorted in one go; exact", capabilities.sorted_at_once);
             return chosen(Form::Sort, reason);
         }
-        let each = size / self.count.max(1);
         let blocks = |least: usize| format!("{each} elements for each result, from {least} on; exact");
         let xlas = self.xlas()?;
         if let Some(choice) = self.native(xlas)? {
