@@ -2,9 +2,9 @@
 //!
 //! Approximate top-k splits the operand into *buckets*, keeps the best of each and takes the top k of what was
 //! kept; a true neighbour is lost where more of them fall into one bucket than the bucket keeps. Everything
-//! here that speaks of an expectation takes the neighbours' positions for a random permutation. Neighbours
-//! stored side by side come close to that only where buckets are strided (element j goes to bucket j mod L),
-//! as the lanes of a TPU are.
+//! here that speaks of an expectation takes the neighbours' positions for a random permutation. Neighbours in
+//! another order come close to that only where their buckets do not depend on it, as those of the
+//! [two-stage form](crate::lower::Form::TwoStage); those of a [TPU](crate::lower::Form::Native) do.
 
 use crate::{Error, Result};
 

@@ -266,3 +266,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn denormals_are_told_from_zeros_and_from_each_other() {
+    let size = 3000;
+    for (dtype, least) in
+        [(DType::F32, 1e-40), (DType::BF16, 1e-39), (DType::F16, 1.2e-7), (DType::F64, 1e-310)]
+    {
+        for min in [false, true] {
+            let sign = if min { -1.0 } else { 1.0 };
+            let ordinary = |index: usize| -sign * (index % 7) as f64;
+            let row = |value: &dyn Fn(usize) -> f64| (0..size).map(value).collect::<Vec<_>>();
+            let placed = |index: usize| match index {
+                1234 => Some(3.0 * sign * least),
+                2221 => Some(4.0 * sign * least),
+                7 => Some(2.0 * sign * least),
+                _ => None,
+            };
+            let rows = [
+                row(&|index| placed(index).unwrap_or(0.0)),
+                row(&|index| placed(index).unwrap_or(ordinary(index))),
+                // All are denormals, and two are zeros.
+                row(&|index| placed(index).unwrap_or(if index % 1000 == 5 { 0.0 } else { -sign * least })),
+                row(&|index| placed(index).unwrap_or(if index % 3 == 0 { f64::NAN } else { 0.0 })),
+            ];
+            for aggregate_to_topk in [true, false] {
+                let options = ApproxTopKOptions { aggregate_to_topk, ..ApproxTopKOptions::default() };
+                let operands: Vec<_> = rows
+                    .iter()
+                    .map(|row| vec![Array::from_f64(Shape::new(dtype, [1, size]), row).unwrap()])
+                    .collect();
+                let function = top_k(operands[0][0].shape(), 3, min, &options);
+                for form in [None, Some(Form::Sort), Some(Form::TwoStage), Some(Form::Blocks)] {
+                    for (operand, found) in operands.iter().zip(in_form(&function, form, &operands)) {
+                        let context =
+                            format!("{form:?} of {dtype}, min {min}, aggregated {aggregate_to_topk}");
+                        for results in found {
+                            assert_valid(&operand[0], &results, min, aggregate_to_topk, &context);
+                            let indices = results[1].to_vec::<i32>().unwrap();
+                            let best = [2221, 1234, 7];
+                            match aggregate_to_topk {
+                                true => assert_eq!(indices, best, "{context}"),
+                                false => assert!(best.iter().all(|best| indices.contains(best)), "{context}"),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -137,12 +137,69 @@ fn the_native_forms_lose_what_passes_128_neighbours_side_by_side() {
     for (k, documented) in [(128, 1.0), (200, 0.64), (300, 0.43), (1000, 0.13)] {
         let function = top_k(&shape, k, true, &aim(0.95));
         let truth = function.eval(&operands[0]).unwrap().remove(1);
-        for form in [Form::Native, Form::NativeTight, Form::TwoStage] {
-            let [found, _] = in_form_of(&tpu::CAPABILITIES, &function, Some(form), &operands).remove(0);
+        for (capabilities, form) in LOSING.into_iter().chain([(&gpu::CAPABILITIES, Form::TwoStage)]) {
+            let [found, _] = in_form_of(capabilities, &function, Some(form), &operands).remove(0);
             let measured = recall_by_index(&found[1], &truth).unwrap();
             println!("{form} k={k}: {measured:.4}");
             let expected = if form == Form::TwoStage { 1.0 } else { documented };
             assert!((measured - expected).abs() < 0.005, "{measured} of {form}, k={k}");
+        }
+    }
+}
+
+const LOSING: [(&Capabilities, Form); 2] =
+    [(&tpu::CAPABILITIES, Form::Native), (&tpu::CAPABILITIES, Form::NativeTight)];
+
+/// Rows whose best elements are `k` at a distance of each other, from another place on in each, among noise.
+fn periodic(rows: usize, size: usize, k: usize, period: usize) -> Array {
+    let noise = random(Shape::new(DType::F64, [rows, size]), period as u64).to_f64();
+    let places = size - (k - 1) * period;
+    let value = |position: usize| {
+        let (row, index) = (position / size, position % size);
+        let first = row * places / rows + row % period.min(places / rows);
+        let best = index >= first && (index - first).is_multiple_of(period) && (index - first) / period < k;
+        noise[position] + if best { 10.0 } else { 0.0 }
+    };
+    let values: Vec<f64> = (0..rows * size).map(value).collect();
+    Array::from_f64(Shape::new(DType::F32, [rows, size]), &values).unwrap()
+}
+
+#[test]
+fn the_two_stage_form_finds_neighbours_at_any_period() {
+    let (rows, size) = (100, 37_000);
+    println!("k period: recall on the interpreter and, for the CPU, on a device");
+    for (k, target, periods) in [(10, 0.95, &[1, 64, 128, 256, 4096][..]), (5, 0.9, &[3, 128])] {
+        let function = top_k(&Shape::new(DType::F32, [rows, size]), k, false, &aim(target));
+        for &period in periods {
+            let operand = vec![periodic(rows, size, k, period)];
+            let truth = function.eval(&operand).unwrap().remove(1);
+            // The interpreter evaluates the GPU's; what the CPU's gives is run, where there is a plugin.
+            for capabilities in [&cpu::CAPABILITIES, &gpu::CAPABILITIES] {
+                let found =
+                    in_form_of(capabilities, &function, Some(Form::TwoStage), std::slice::from_ref(&operand));
+                for [found, _] in found {
+                    let measured = recall_by_index(&found[1], &truth).unwrap();
+                    println!("{k} {period}: {measured:.4}");
+                    assert!(measured >= f64::from(target) - 0.01, "{measured} for k={k} at period {period}");
+                    assert!(period > 1 || measured == 1.0, "{measured} of {k} side by side");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_native_forms_lose_neighbours_at_periods_that_a_power_of_two_divides() {
+    let size = 1_000_000;
+    let function = top_k(&Shape::new(DType::F32, [1, size]), 10, false, &aim(0.95));
+    // As the documentation of the forms says.
+    for (period, documented) in [(128, 0.1), (256, 0.1), (64, 0.2), (1, 1.0)] {
+        let operands = [vec![periodic(1, size, 10, period)]];
+        let truth = function.eval(&operands[0]).unwrap().remove(1);
+        for (capabilities, form) in LOSING {
+            let [found, _] = in_form_of(capabilities, &function, Some(form), &operands).remove(0);
+            let measured = recall_by_index(&found[1], &truth).unwrap();
+            assert!((measured - documented).abs() < 1e-9, "{measured} of {form} at period {period}");
         }
     }
 }
@@ -362,7 +419,7 @@ fn the_policy_of_each_target() {
         (TARGETS[2], DType::BF16, &[100_000], 1, 0.95, Native),
         (TARGETS[2], DType::BF16, &[2, 131_072], 2048, 0.99, NativeTight),
         (TARGETS[2], DType::F32, &[128, 100_000], 10, 1.0, Sort),
-        (TARGETS[2], DType::F64, &[128, 100_000], 10, 0.95, TwoStage),
+        (TARGETS[2], DType::F64, &[128, 100_000], 10, 0.95, Blocks),
     ] {
         let choice = of(capabilities, dtype, dims, k, target);
         assert_eq!(choice.form, form, "{} {choice}", capabilities.target);
@@ -375,6 +432,39 @@ fn the_policy_of_each_target() {
          formula leaves 256)"
     );
     assert!((choice.expected_recall - 0.9656).abs() < 1e-4);
+}
+
+#[test]
+fn many_results_that_are_not_aggregated_are_not_sorted() {
+    let of = |capabilities, size: usize, k, recall_target, aggregate_to_topk| {
+        let options = ApproxTopKOptions { aggregate_to_topk, ..aim(recall_target) };
+        choice(
+            capabilities,
+            &top_k(&Shape::new(DType::F32, [16, size]), k, true, &options),
+            &Options::default(),
+        )
+    };
+    let choice = of(&cpu::CAPABILITIES, 100_000, 10, 0.999, false);
+    assert_eq!(
+        choice.to_string(),
+        "approx_min_k f32[16,100000] k=10: two-stage (7 elements for each result, none of which is sorted)"
+    );
+    assert!(choice.expected_recall >= 0.999, "{choice}");
+    for (capabilities, size, k, target, aggregated, form) in [
+        // 12544 results, 6272, and all.
+        (&cpu::CAPABILITIES, 100_000, 10, 0.999, true, Form::Kernel),
+        (&cpu::CAPABILITIES, 100_000, 10, 0.998, false, Form::Kernel),
+        (&cpu::CAPABILITIES, 100_000, 10, 0.95, false, Form::Kernel),
+        (&cpu::CAPABILITIES, 2000, 10, 1.0, false, Form::TwoStage),
+        (&cpu::CAPABILITIES, 1000, 10, 1.0, false, Form::Kernel),
+        (&cpu::PLAIN_CAPABILITIES, 100_000, 10, 0.99, false, Form::TwoStage),
+        (&cpu::PLAIN_CAPABILITIES, 100_000, 10, 0.95, false, Form::Blocks),
+        (TARGETS[2], 100_000, 10, 0.999, false, Form::Native),
+    ] {
+        let choice = of(capabilities, size, k, target, aggregated);
+        assert_eq!(choice.form, form, "{choice}");
+        assert!(choice.expected_recall >= f64::from(target), "{choice}");
+    }
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn exact_searches_fit_block_by_block() {
 #[test]
 fn what_libtpu_cannot_estimate_has_no_estimate() {
     let Some(target) = target("tpu:v4:2x2x1") else { return };
-    for form in [Form::TwoStage, Form::Blocks] {
+    for form in [Form::Sort, Form::Blocks] {
         let options = SearchOptions { form: Some(form), ..SearchOptions::new(10) };
         let plan = search(&target, 1_000_000, &options);
         assert!(plan.fits && plan.seconds.is_none_or(|seconds| seconds > 0.0), "{plan:?}");

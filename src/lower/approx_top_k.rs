@@ -34,6 +34,12 @@ pub(super) fn expand(
     let sorts = capabilities.fast_top_k.contains(&rows.dtype()) || !carried.is_empty();
     let again: Exact = if sorts { sort_prepared } else { strided_blocks };
     let as_they_are = rows.dtype() == DType::F32 && op.direction == Direction::Max && carried.is_empty();
+    // Those of f16 are none in f32, in which it is computed with.
+    let flushes = capabilities.flushes_denormals && rows.dtype() != DType::F16;
+    let denormals = |results| match flushes {
+        true => with_denormals(rows, carried, op.direction, results, again),
+        false => Ok(results),
+    };
     let results = match plan {
         Plan::Native(reduction) => return native(op, inputs, reduction),
         // Of no rows there are no windows either.
@@ -42,9 +48,10 @@ pub(super) fn expand(
         Plan::Blocks if capabilities.strided_blocks => strided_blocks(rows, carried, count, op.direction)?,
         Plan::Blocks => {
             let (values, indices) = blocks::adjacent(rows, count, op.direction)?;
-            without_nan(rows, carried, op.direction, vec![values, indices], again)?
+            let results = without_nan(rows, carried, op.direction, vec![values, indices], again)?;
+            denormals(results)?
         }
-        Plan::TwoStage { buckets } => two_stage(rows, carried, count, op, buckets, again)?,
+        Plan::TwoStage { buckets } => denormals(two_stage(rows, carried, count, op, buckets, again)?)?,
         // Preparing the rows would cost a pass, where they need no other.
         Plan::Sort if as_they_are && !capabilities.fuses_into_top_k => {
             let (values, indices) = rows.top_k(count)?;
@@ -139,14 +146,69 @@ pub(super) fn without_nan(
     again: Exact,
 ) -> Result<Vec<Tensor>> {
     let values = &results[0];
-    let count = values.dims()[1];
     let nan_found = values.not_equal(values)?.reduce_any(&[0, 1])?;
+    unless_again(&nan_found, rows, carried, direction, results, again)
+}
+
+/// The results of a target that takes denormals for zeros as it compares floats, or where that may have made a
+/// difference, those of `again`, which compares bits: where a result is as small and the rows have denormals at all.
+fn with_denormals(
+    rows: &Tensor,
+    carried: &[Tensor],
+    direction: Direction,
+    results: Vec<Tensor>,
+    again: Exact,
+) -> Result<Vec<Tensor>> {
+    let found = magnitude(&results[0])?.less(least_normal(rows.dtype()))?.reduce_any(&[0, 1])?;
     let inputs = 1 + carried.len();
+    let operands: Vec<&Tensor> = std::iter::once(rows).chain(carried).chain(&results).collect();
+    let shapes: Vec<Shape> = operands.iter().map(|tensor| tensor.shape().clone()).collect();
+    let look = Function::trace("look", &shapes, |x| {
+        let magnitude = magnitude(&x[0])?;
+        let is_denormal = (magnitude.less(least_normal(x[0].dtype()))? & magnitude.not_equal(0)?)?;
+        let any = is_denormal.reduce_any(&[0, 1])?;
+        unless_again(&any, &x[0], &x[1..inputs], direction, x[inputs..].to_vec(), again)
+    })?;
+    let keep = Function::trace("keep", &shapes, |x| Ok(x[inputs..].to_vec()))?;
+    found.cond(&operands, look, keep)
+}
+
+/// The bits of floats as an unsigned integer, without the sign: as they are shifted out, it is twice as large.
+fn magnitude(values: &Tensor) -> Result<Tensor> {
+    let bits = values.bitcast_convert(match values.dtype().size() {
+        2 => DType::U16,
+        4 => DType::U32,
+        _ => DType::U64,
+    })?;
+    &bits + &bits
+}
+
+/// The [`magnitude`] of the least float of a dtype that is not denormal.
+fn least_normal(dtype: DType) -> f64 {
+    let fraction_bits = match dtype {
+        DType::BF16 => 7,
+        DType::F16 => 10,
+        DType::F32 => 23,
+        _ => 52,
+    };
+    (1_u64 << (fraction_bits + 1)) as f64
+}
+
+/// The results, or where that is so, those of `again`.
+fn unless_again(
+    needed: &Tensor,
+    rows: &Tensor,
+    carried: &[Tensor],
+    direction: Direction,
+    results: Vec<Tensor>,
+    again: Exact,
+) -> Result<Vec<Tensor>> {
+    let (inputs, count) = (1 + carried.len(), results[0].dims()[1]);
     let operands: Vec<&Tensor> = std::iter::once(rows).chain(carried).chain(&results).collect();
     let shapes: Vec<Shape> = operands.iter().map(|tensor| tensor.shape().clone()).collect();
     let again = Function::trace("again", &shapes, |x| again(&x[0], &x[1..inputs], count, direction))?;
     let keep = Function::trace("keep", &shapes, |x| Ok(x[inputs..].to_vec()))?;
-    nan_found.cond(&operands, again, keep)
+    needed.cond(&operands, again, keep)
 }
 
 /// Values whose total order is the direction's order of preference, worst first: negated for the minimum, and

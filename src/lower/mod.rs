@@ -6,6 +6,7 @@
 
 mod approx_top_k;
 mod blocks;
+mod buckets;
 mod fused;
 mod kernel;
 mod native;

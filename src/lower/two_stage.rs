@@ -2,11 +2,12 @@
 
 use crate::graph::{Function, Tensor};
 use crate::lower::approx_top_k::{Exact, signed, top_k_of_few, top_k_with, without_nan};
+use crate::lower::buckets::Buckets;
 use crate::ops::approx_top_k::ApproxTopK;
 use crate::recall::buckets_for_recall;
 use crate::{Array, DType, Operand, Result, Shape};
 
-/// The best of each of strided buckets (element j goes to bucket j mod L), then the top-k of the winners.
+/// The best of each of the [`Buckets`], then the top-k of the winners.
 pub(super) fn two_stage(
     rows: &Tensor,
     carried: &[Tensor],
@@ -17,10 +18,16 @@ pub(super) fn two_stage(
 ) -> Result<Vec<Tensor>> {
     let [batch, size] = [rows.dims()[0], rows.dims()[1]];
     let builder = rows.builder();
-    let depth = size.div_ceil(buckets);
-    let missing = (depth * buckets - size) as isize;
+    let elements = Buckets::new(size, buckets, op.k).elements(builder, batch)?;
+    let flat = elements.reshape(&[batch, elements.dims()[1] * buckets])?;
+    // As unsigned ones, as the number of an element past the end can be past those of s32.
+    let there = elements.bitcast_convert(DType::U32)?.less(builder.scalar(size as u32)?)?;
     let arrange = |rows: &Tensor, filler: &Tensor| {
-        rows.pad(filler, &[0, 0], &[0, missing], &[0, 0])?.reshape(&[batch, depth, buckets])
+        if size == buckets {
+            return rows.reshape(elements.dims());
+        }
+        let taken = rows.take_along_axis(&flat, 1)?.reshape(elements.dims())?;
+        if size.is_multiple_of(buckets) { Ok(taken) } else { there.select(taken, filler) }
     };
     // XLA reduces no floats of different dtypes together; a wider one holds them as they are.
     let has_f64 = std::iter::once(rows).chain(carried).any(|rows| rows.dtype() == DType::F64);
@@ -28,9 +35,7 @@ pub(super) fn two_stage(
     let widen = |rows: &Tensor| if rows.dtype().is_float() { rows.convert(widest) } else { Ok(rows.clone()) };
     let wide = signed(&widen(rows)?, op.direction)?;
     let values = arrange(&wide, &f64::NAN.tensor(&wide)?)?;
-    let counter = values.shape().with_dtype(DType::S32);
-    let indices = ((builder.iota(counter.clone(), 1)? * buckets as i32)? + builder.iota(counter, 2)?)?;
-    let mut operands = vec![values, indices];
+    let mut operands = vec![values, elements.clone()];
     let mut inits = vec![f64::NEG_INFINITY.tensor(&wide)?, builder.scalar(-1i32)?];
     for carried in carried {
         let carried = widen(carried)?;
