@@ -10,6 +10,7 @@ mod intake;
 mod metric;
 mod once;
 mod options;
+mod order;
 mod plan;
 pub mod recall;
 mod rows;

@@ -8,6 +8,7 @@ use crate::ann::intake::{Intake, Queries};
 use crate::ann::metric::Metric;
 use crate::ann::once::OncePerKey;
 use crate::ann::options::{Aggregation, SearchOptions};
+use crate::ann::order::Order;
 use crate::ann::sharding::Sharding;
 use crate::data::MappedArray;
 use crate::graph::{Function, Tensor};
@@ -58,6 +59,8 @@ pub struct Searcher {
     /// As it is searched.
     database: Shape,
     sharding: Sharding,
+    /// In which rows are stored.
+    order: Order,
     /// The power of two that rows were divided by.
     exponent: i32,
     /// By device.
@@ -180,6 +183,7 @@ impl Searcher {
             metric,
             options: options.resolved(capabilities, metric, &shape)?,
             sharding,
+            order: Order::of(capabilities, &options, given.dims()[0]),
             exponent: 0,
             shares: Vec::new(),
             batches: OncePerKey::default(),
@@ -206,8 +210,11 @@ impl Searcher {
         let stored = searcher.options.stored(metric, &searcher.database);
         for (index, device) in there.iter().take(devices).enumerate() {
             let rows = match devices {
-                1 => vec![intake.database.clone()],
-                _ => sharding.deal(&intake.database, index)?.into_iter().map(MappedArray::from).collect(),
+                1 if !searcher.order.shuffles() => vec![intake.database.clone()],
+                _ => {
+                    let rows = sharding.deal(&intake.database, searcher.order, index)?;
+                    rows.into_iter().map(MappedArray::from).collect()
+                }
             };
             let upload = |rows: MappedArray| {
                 let (shape, memory): (_, HostMemory) = (rows.shape().clone(), Arc::new(rows));
@@ -381,11 +388,13 @@ impl Searcher {
         for (place, (distance, index)) in found.distances.iter_mut().zip(&mut found.indices).enumerate() {
             if distance.is_nan() || *index < 0 || queries.has_none(place / k) {
                 (*distance, *index) = (f64::NAN, -1);
-            } else if self.metric == Metric::Cosine {
-                *distance = distance.clamp(-1.0, 1.0);
-            } else {
-                *distance = libm::ldexp(*distance, queries.exponent(place / k, self.metric, self.exponent));
+                continue;
             }
+            *index = self.order.row(*index as usize) as i32;
+            *distance = match self.metric {
+                Metric::Cosine => distance.clamp(-1.0, 1.0),
+                metric => libm::ldexp(*distance, queries.exponent(place / k, metric, self.exponent)),
+            };
         }
         let shape = Shape::new(score_dtype(dtype), [shape.dims()[0], k]);
         Ok(Neighbors {

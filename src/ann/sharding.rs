@@ -7,6 +7,7 @@ use crate::data::MappedArray;
 use crate::{Array, Error, Result, Shape};
 
 use super::Metric;
+use super::order::Order;
 use super::search::FoundRows;
 
 /// The rows of a database, dealt out to devices in turn: device r has the rows r, r + devices, r + 2 devices and
@@ -39,23 +40,21 @@ impl Sharding {
         [self.rows, self.rest].into_iter().filter(|&rows| rows > 0).map(of).collect()
     }
 
-    /// The rows of one device, and the rest.
-    pub(super) fn deal(&self, database: &MappedArray, device: usize) -> Result<Vec<Array>> {
+    /// The rows of one device, and the rest, of a database that is stored in an order.
+    pub(super) fn deal(&self, database: &MappedArray, order: Order, device: usize) -> Result<Vec<Array>> {
         let bytes = database.as_bytes();
         check_preds("search", database.shape(), bytes)?;
         let row = bytes.len() / database.shape().dims()[0];
-        let dealt = self.rows * self.devices * row;
-        let own = |shape: Shape| {
+        let dealt = self.rows * self.devices;
+        let places = [(device, self.devices), (dealt, 1)];
+        let rows = |(shape, (first, step)): (Shape, (usize, usize))| {
             Array::filled(shape, |target| {
-                let rows = bytes.chunks_exact(row).skip(device).step_by(self.devices);
-                for (target, row) in target.chunks_exact_mut(row).zip(rows) {
-                    target.copy_from_slice(row);
+                for (at, target) in target.chunks_exact_mut(row).enumerate() {
+                    target.copy_from_slice(&bytes[order.row(first + at * step) * row..][..row]);
                 }
             })
         };
-        let rest = |shape: Shape| Array::filled(shape, |target| target.copy_from_slice(&bytes[dealt..]));
-        let mut shapes = self.shapes(database.shape()).into_iter();
-        Ok(shapes.next().map(own).into_iter().chain(shapes.next().map(rest)).collect())
+        Ok(self.shapes(database.shape()).into_iter().zip(places).map(rows).collect())
     }
 
     /// The `k` best of what the devices found, equal ones in the order of their indices. The last columns are the
@@ -95,6 +94,9 @@ impl Sharding {
 mod tests {
     use super::*;
     use crate::DType;
+    use crate::ann::options::SearchOptions;
+    use crate::lower::Form;
+    use crate::target::tpu;
 
     #[test]
     fn rows_are_dealt_out_in_turn() {
@@ -103,13 +105,31 @@ mod tests {
         assert_eq!(sharding, Sharding { devices: 3, rows: 3, rest: 2 });
         let shapes = [Shape::new(DType::U8, [3, 1]), Shape::new(DType::U8, [2, 1])];
         assert_eq!(sharding.shapes(database.shape()), shapes);
-        let dealt = |device| sharding.deal(&database.clone().into(), device).unwrap();
+        let order = |name: &str| {
+            let options = SearchOptions {
+                form: Form::ALL.into_iter().find(|form| form.name() == name),
+                ..SearchOptions::new(1)
+            };
+            Order::of(&tpu::CAPABILITIES, &options, 11)
+        };
+        let dealt = |device| sharding.deal(&database.clone().into(), order("sort"), device).unwrap();
         assert_eq!(dealt(0)[0].to_vec::<u8>().unwrap(), [0, 3, 6]);
         assert_eq!(dealt(2)[0].to_vec::<u8>().unwrap(), [2, 5, 8]);
         assert_eq!(dealt(2)[1].to_vec::<u8>().unwrap(), [9, 10]);
+        // What stands in the places of a shuffled database is what is said to.
+        let native = order("native");
+        for device in 0..3 {
+            let shuffled = sharding.deal(&database.clone().into(), native, device).unwrap();
+            let at = |place: usize| native.row(place) as u8;
+            assert_eq!(shuffled[0].to_vec::<u8>().unwrap(), [0, 3, 6].map(|place| at(place + device)));
+            assert_eq!(shuffled[1].to_vec::<u8>().unwrap(), [9, 10].map(at));
+        }
 
         let even = Sharding::new(database.shape(), 11).unwrap();
-        assert_eq!(even.deal(&database.clone().into(), 10).unwrap(), [Array::new([1, 1], &[10u8]).unwrap()]);
+        assert_eq!(
+            even.deal(&database.clone().into(), order("sort"), 10).unwrap(),
+            [Array::new([1, 1], &[10u8]).unwrap()]
+        );
         assert_eq!(
             Sharding::new(database.shape(), 12).unwrap_err().to_string(),
             "search: devices must be from 1 to the database's 11 rows, got 12"
