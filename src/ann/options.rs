@@ -21,8 +21,8 @@ pub struct SearchOptions {
     pub k: usize,
     /// The share of the true neighbours that is expected among those found, in (0, 1]. Default: 0.95.
     ///
-    /// On a TPU this does not hold for more than 128 neighbours (for each device) that are stored side by side: see
-    /// [`Form::Native`].
+    /// A [`Searcher`](crate::ann::Searcher) stores rows in a pseudo-random order for the native forms of TPUs, so that it holds
+    /// for rows in any order. A function searches them as they are given: see [`Form::Native`].
     pub recall_target: f32,
     /// How many queries are answered at once, at most. Default: what suits the target
     /// ([`Capabilities::batch`](crate::lower::Capabilities::batch)).
@@ -49,11 +49,11 @@ pub struct SearchOptions {
     /// which takes half or a quarter of its memory more, and twice its memory while that is made; distances are those of
     /// the f32 vectors. Default: exact.
     ///
-    /// The recall of all queries of a batch, the mean of theirs, is then proven to be at the target; where that fails, the
-    /// queries of which least is proven are searched again, at last exactly, which takes longer than an exact search from the
-    /// start. So it is for all queries where a vector is not finite, or much larger than most: the error that is reckoned
-    /// with is the largest of any vector. What is found of a query depends on the others of its batch; with a recall target
-    /// of 1, each is exact.
+    /// The recall of all queries of a batch, the mean of theirs, is then proven to be at the target, for L2 by true distances;
+    /// where that fails, the queries of which least is proven are searched again, at last exactly, which takes longer than an
+    /// exact search from the start. So it is for all queries where a vector is much larger than most, or, for inner products,
+    /// not finite: the error that is reckoned with is the largest of any vector. What is found of a query depends on the
+    /// others of its batch; with a recall target of 1, each is exact.
     /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.
     pub precision: Precision,
     /// Whether L2 candidates are found among the vectors less a centre, in a copy of the database that has its memory again.

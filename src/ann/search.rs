@@ -41,6 +41,12 @@ pub struct Neighbors {
 
 /// A database on a device or several, ready to be searched by one metric.
 ///
+/// Exact forms find the neighbours that a computation in f64 finds. For L2, that is by true differences, but for rows whose
+/// squared distances differ by less than 10^-6 of them: few candidates are found by half distances and scored anew, and a
+/// bound on what was lost proves that no other row is nearer. Queries for which it does not are searched again by differences,
+/// which takes about five times as long. For inner products and cosines, sums in f32 decide: of rows whose scores differ by
+/// less than [`TOLERANCE`](crate::ann::recall::TOLERANCE) says, either may be found.
+///
 /// ```no_run
 /// use xlann::ann::{Metric, SearchOptions, Searcher};
 /// use xlann::{Array, Session};

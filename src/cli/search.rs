@@ -172,6 +172,8 @@ impl Search {
                 data::write_npy(path, array)?;
             }
         }
+        let rows = found.indices.to_vec::<i32>()?;
+        let without = rows.chunks(self.arguments.k).filter(|row| row[0] < 0).count();
         let per_batch = median(&mut seconds);
         let batch = self.batch.min(count);
         let qps = count as f64 / (count.div_ceil(batch) as f64 * per_batch);
@@ -184,6 +186,7 @@ impl Search {
         summary.field("batch", batch);
         summary.field("seconds_per_batch", per_batch);
         summary.field("qps", qps);
+        summary.field("queries_without_neighbors", without);
         if let Some([by_distance, by_index]) = recalls {
             summary.field("recall", by_distance);
             summary.field("recall_by", "distance");
@@ -201,6 +204,9 @@ impl Search {
             human(per_batch),
             human(compiled_in.as_secs_f64()),
         ));
+        if without > 0 {
+            summary.line(format_args!("{without} of the queries have no neighbours, as they hold a NaN"));
+        }
         if let Some([by_distance, by_index]) = recalls {
             summary.line(format_args!("recall {by_distance:.4} by distance, {by_index:.4} by row number"));
         }

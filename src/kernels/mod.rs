@@ -13,7 +13,9 @@
 //! | `approx_min_k(half_norms - dot_general(q, db))` | L2 |
 //! | `approx_max_k(dot_general(q, db) * scales)` | inner product with scaled rows, as cosines are |
 //!
-//! with operands of f32, or of bf16 or f16 that were converted to f32, and whatever batch dimensions, broadcasts and
+//! A [`Searcher`](crate::ann::Searcher) by L2 calls it for true squared distances.
+//!
+//! The graphs are recognised with operands of f32, or of bf16 or f16 that were converted to f32, and whatever batch dimensions, broadcasts and
 //! transpositions [`vmap`](crate::vmap()) has put there. Any other operand is computed, and [`SELECT_K`] called with it.
 //! [`explain`](crate::lower::explain) gives the choice and, for the latter, the reason. Derivatives are of the graph, before
 //! lowering: an approximate top-k that carries tangents along takes another form.
@@ -29,19 +31,25 @@
 //! | target | operands | results | attributes |
 //! |---|---|---|---|
 //! | `xlann_select_k` | `[.., n]` of f32, bf16, f16 or f64 | values `[.., k]`, indices s32`[.., k]` | `least` |
-//! | `xlann_fused_search` | queries `[.., q, d]` of f32, bf16 or f16; database `[.., n, d]` of f32, bf16, f16 or s8; then, where there are any, scales f32`[.., n]`, half norms f32`[.., n]`, rows f32`[.., n, d]`, errors f32`[.., 2]` | values f32`[.., q, k]`, indices s32`[.., q, k]` | `metric`, `scaled`, `candidates`, `certified_recall` |
+//! | `xlann_fused_search` | queries `[.., q, d]` of f32, bf16 or f16 (f64, too, for squared distances); database `[.., n, d]` of f32, bf16, f16 or s8 (for squared distances without candidates f64, not s8); then, where there are any, scales f32`[.., n]`, half norms f32`[.., n]`, rows f32`[.., n, d]` (bf16 and f16, too, for squared distances), errors f32`[.., 2]`, centre f32`[.., d]` | values f32`[.., q, k]` (f64 of squared distances), indices s32`[.., q, k]` | `metric`, `scaled`, `candidates`, `certified_recall`, `centred` |
 //!
 //! | attribute | type | default | meaning |
 //! |---|---|---|---|
 //! | `least` | truth value | false | the least are searched for, not the greatest |
-//! | `metric` | string | `"inner_product"` | or `"l2"`: the least half norm less product, for which half norms are an operand |
+//! | `metric` | string | `"inner_product"` | or `"l2"`: the least half norm less product, for which half norms are an operand; or `"squared_distance"`: the least sum of squared differences, to 2^-20 of it |
 //! | `scaled` | truth value | false | products are multiplied by the rows' scales, an operand; s8 always has it |
 //! | `candidates` | s64 or s32 | 0 | so many are found first, then scored anew by `rows`, an operand; 0: none are |
 //! | `certified_recall` | f32 or f64 | 0 | the share of the results of all queries `[q, d]` that is proven to be what a search of `rows` finds, with `errors`, an operand: the greatest norm of a row less the database's row, and of a database's row; where less is proven, those queries of which the least is proven are searched again: a few among eight times as many candidates, others, and those of which that proves too little, in `rows` |
+//! | `centred` | truth value | false | of squared distances with candidates: the database is `rows` less a centre, an operand |
 //! | `threads` | s64 or s32 | 0 | so many of XLA's threads at most; 0: all |
 //! | `instruction_set` | string | `"automatic"` | or `"portable"`, `"avx2"`, `"avx512"`, `"avx512_bf16"`, `"avx512_vnni"`, `"neon"` |
 //!
 //! Rows of s8 are least work where each 24, from the first on, have the same scale.
+//!
+//! Squared distances are computed in f64. Without candidates, that is all. With candidates, these are found by half distances
+//! of the database, for which half norms are an operand (of `rows` less the centre), and scored anew by `rows`;
+//! `certified_recall` must be given, and the last search for a query is by the differences to all `rows`. A row whose distance
+//! is NaN is not found: its place has the index -1.
 //!
 //! k is read off the results. Equal scores go to the lower index, -0.0 equals 0.0, and a NaN comes after everything else.
 //! Results do not depend on the number of threads. These are XLA's own, which the FFI lends (`thread_pool_schedule`): the

@@ -222,7 +222,7 @@ pub(super) fn kernel(
     let shapes = reference.result_shapes();
     let k = shapes[0].dims().last().copied().unwrap_or_default();
     let rank = search.database.rank();
-    let [rows, width] = [search.database.dims()[rank - 2], search.database.dims()[rank - 1]];
+    let rows = search.database.dims()[rank - 2];
     let stored = search.stored.as_ref().map_or(search.database.dtype(), |stored| stored.rows.dtype());
     let certified_recall = match stored {
         DType::F64 => None,
@@ -234,18 +234,24 @@ pub(super) fn kernel(
     let threads = options.threads.map(std::num::NonZeroUsize::get);
     let found = kernel::nearest(&search, k, op.k, certified_recall, threads)?;
     let candidates = op.k;
+    let is_centred = search.stored.as_ref().is_some_and(|stored| stored.centre.is_some());
+    let less = if is_centred { " of the vectors less a centre" } else { "" };
     let reason = match (stored, certified_recall) {
         (_, None) => "squared distances searched as they are computed, not kept; exact".to_owned(),
         (DType::S8 | DType::BF16, Some(recall)) if search.stored.is_some() => {
             let precision = if stored == DType::BF16 { Precision::Bf16 } else { Precision::Int8 };
             format!(
-                "half distances searched as they are computed, not kept, in {precision}; {candidates} candidates scored \
-                 anew, for a proven recall of {recall}"
+                "half distances{less} searched as they are computed, not kept, in {precision}; {candidates} candidates \
+                 scored anew, for a proven recall of {recall}"
             )
         }
-        _ => format!(
-            "half distances searched as they are computed, not kept; {candidates} candidates scored anew; exact, proven"
-        ),
+        _ => {
+            let copy = if is_centred { ", a copy of the database" } else { "" };
+            format!(
+                "half distances{less}{copy} searched as they are computed, not kept; {candidates} candidates scored \
+                 anew; exact, proven"
+            )
+        }
     };
     let queries = search.queries.dims()[..rank - 1].to_vec();
     let scores = Shape::new(search.half_norms.dtype(), [&queries[..], &[rows]].concat());
@@ -259,7 +265,6 @@ pub(super) fn kernel(
         },
         keeps_scores: false,
     };
-    let _ = width;
     let builder = search.queries.builder();
     let distances = found[0].convert(shapes[0].dtype())?;
     let proven = builder.constant(Array::new([1], &[true])?)?.reshape(&[])?.broadcast_to(&queries)?;
