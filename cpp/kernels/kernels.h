@@ -90,7 +90,7 @@ enum class Metric {
 // given of what follows below. With half norms, candidates are found as by l2, in rows that are near the true ones, less a
 // centre; a bound on all that is lost on the way proves which of the results are right, and queries of which too few are
 // are searched again, at last by differences (certify.cc). Of rows whose squared distances differ by less than 2^-20 of
-// them either may be found. Rows at no distance, but NaN, are not found: where there are too few others, the last results
+// them either may be found. Rows whose distance is NaN are not found: where there are too few others, the last results
 // have the index -1 and the distance NaN.
 struct FusedSearch {
   Metric metric = Metric::inner_product;
