@@ -309,19 +309,24 @@ fn duplicates_stand_for_each_other_in_the_recall() {
 }
 
 #[test]
-fn checked_recall_does_not_share_the_rounding_of_the_search() {
+fn recall_is_counted_by_distances_that_f32_does_not_tell_apart() {
     if common::cpu().is_none() {
         return;
     }
     let folder = Folder::new();
-    // To f32, all rows from 2^24 on by twos are one and the same as the next.
+    // To f32, all rows from 2^24 on by twos are one and the same as the next, and so are their products with 1.
     let rows: Vec<i32> = (0..64).map(|row| (1 << 24) + row).collect();
     folder.write("db.ibin", bin(&Array::new([64, 1], &rows).unwrap()));
     folder.write("q.ibin", bin(&Array::new([1, 1], &[(1 << 24) + 41]).unwrap()));
-    let words =
-        "search --database db.ibin --queries q.ibin --metric l2 --recall-target 1 -k 2 --check-recall";
-    let recall = folder.json(words)["recall"].as_f64().unwrap();
-    assert!(recall < 1.0, "{recall}");
+    // The search by f64 is right, and a ground truth by f32 is not.
+    let words = "search --database db.ibin --queries q.ibin --metric l2 --recall-target 1 -k 2";
+    let object = folder.json(&format!("{words} --check-recall --indices i.npy"));
+    assert_eq!(object["recall"], 1.0);
+    let found = folder.read("i.npy").to_vec::<i32>().unwrap();
+    assert!(found[0] == 41 && [40, 42].contains(&found[1]), "{found:?}");
+    folder.write("gt.ibin", bin(&Array::new([1, 2], &[40, 43]).unwrap()));
+    let object = folder.json(&format!("{words} --ground-truth gt.ibin"));
+    assert_eq!((object["recall"].as_f64(), object["recall_by_index"].as_f64()), (Some(1.0), Some(0.5)));
 }
 
 #[test]
@@ -345,7 +350,15 @@ fn search_takes_the_first_queries_nans_and_any_batch() {
     // Enough batches for a progress bar, of which nothing is seen but on a terminal.
     folder.run(&format!("{words} --batch 1 --repeat 3 --limit-queries 500"));
     assert_eq!(folder.read("d.npy").shape().dims(), [50, 2]);
-    assert!(folder.read("i.npy").to_vec::<i32>().unwrap().iter().all(|index| (0..300).contains(index)));
+    // The fifth query has a NaN, and no neighbours.
+    let indices = folder.read("i.npy").to_vec::<i32>().unwrap();
+    for (place, index) in indices.iter().enumerate() {
+        assert_eq!((0..300).contains(index), place / 2 != 4, "{place}: {index}");
+        assert_eq!(*index == -1, place / 2 == 4, "{place}: {index}");
+    }
+    assert!(folder.read("d.npy").to_f64()[8..10].iter().all(|distance| distance.is_nan()));
+    assert_eq!(folder.json(words)["queries_without_neighbors"], 1);
+    folder.run(words).contains("1 of the queries have no neighbours: distances to all rows are NaN");
 }
 
 #[test]
@@ -378,7 +391,8 @@ fn hlo_needs_no_plugin() {
         ("hlo topk --shape 4x5x6 -k 1 --dim 0 --lowering sort", "-> (f32[1,5,6], s32[1,5,6])"),
         (
             "hlo search --database-shape 500x16 --queries-shape 8x16 -k 3 --metric l2 --dtype f64",
-            "ENTRY %search (queries: f64[8,16], database: f64[500,16], half_norms: f64[500]) -> (f64[8,3], s32[8,3])",
+            "ENTRY %search (queries: f64[8,16], database: f64[500,16], errors: f64[2], half_norms: f64[500]) -> \
+             (f64[8,3], s32[8,3], pred[8])",
         ),
     ] {
         let output = |words: &str| {

@@ -230,7 +230,7 @@ fn calls_that_do_not_fit_are_refused() {
         (search("", &[f32s(&[4, 0]), f32s(&[9, 0])]), "database must be of 1 column or more, got 0"),
         (
             search("{metric = \"cosine\"}", &[queries.clone(), database.clone()]),
-            "metric must be inner_product or l2",
+            "metric must be inner_product, l2 or squared_distance",
         ),
         (
             search("{metric = \"l2\"}", &[queries.clone(), database.clone()]),

@@ -177,8 +177,11 @@ fn fused_search_is_naive(dtype: DType) {
             for sizes in SIZES {
                 let searches = Searches::new(dtype, query_dtype, sizes, l2);
                 let scales = (dtype == DType::S8).then(|| searches.scales.to_f64());
-                let scores =
-                    searches.scores(&searches.seen_queries(), &searches.database.to_f64(), scales.as_deref());
+                let scores = searches.scores(
+                    &searches.seen_queries(false),
+                    &searches.database.to_f64(),
+                    scales.as_deref(),
+                );
                 let results = searches.results();
                 let operands = searches.operands();
                 for (set, found) in found(session, FUSED_SEARCH, searches.attributes(), &operands, &results) {
@@ -242,7 +245,7 @@ fn candidates_are_scored_against_the_rows() {
                     .enumerate()
                     .map(|(at, x)| x * scales.as_ref().map_or(1.0, |s| s[at / d]) + random.below(5))
                     .collect();
-                let coarse = searches.scores(&searches.seen_queries(), &coarse_rows, scales.as_deref());
+                let coarse = searches.scores(&searches.seen_queries(true), &coarse_rows, scales.as_deref());
                 let fine_rows =
                     Array::from_f64(searches.database.shape().with_dtype(DType::F32), &rows).unwrap();
                 let fine = searches.scores(&searches.queries.to_f64(), &fine_rows.to_f64(), None);

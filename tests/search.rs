@@ -9,7 +9,7 @@ use std::time::Duration;
 use nearest::{assert_nearest, exact, matrix, rows, searched};
 use runner::session;
 use xlann::ann::{self, Metric, Neighbors, SearchOptions, Searcher, prepared_function, search_function};
-use xlann::lower::Form;
+use xlann::lower::{Form, Precision};
 use xlann::{ApproxTopKOptions, Array, DType, Error, Function, Shape};
 
 #[test]
@@ -538,4 +538,75 @@ fn unfit_operands_of_search_functions_are_refused() {
             format!("squared_distances: indices must be s32 of dimensions [3, k], got {indices}")
         );
     }
+}
+
+#[test]
+fn rows_beyond_what_is_proven_are_found() {
+    let Some(session) = session() else { return };
+    let mut values = matrix(DType::F32, [1000, 8], 1).to_f64();
+    values[17 * 8..18 * 8].fill(2e30);
+    values[18 * 8..19 * 8].fill(3e30);
+    let database = Array::from_f64(Shape::new(DType::F32, [1000, 8]), &values).unwrap();
+    let query = Array::new([1, 8], &[2.02e30f32; 8]).unwrap();
+    for form in [None, Some(Form::Sort), Some(Form::Blocks)] {
+        for precision in [Precision::Exact, Precision::Auto] {
+            let options = SearchOptions { form, precision, ..exact(1) };
+            let searcher = Searcher::new(session, database.clone(), Metric::L2, options).unwrap();
+            assert_eq!(searcher.search(&query).unwrap().indices.to_vec::<i32>().unwrap(), [17], "{form:?}");
+        }
+    }
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let options = SearchOptions { precision, ..SearchOptions::new(1) };
+        let searcher = Searcher::new(session, database.clone(), Metric::L2, options).unwrap();
+        assert_eq!(searcher.search(&query).unwrap().indices.to_vec::<i32>().unwrap(), [17], "{precision}");
+    }
+}
+
+#[test]
+fn numbers_of_any_size_have_the_neighbours_of_ordinary_ones() {
+    let Some(session) = session() else { return };
+    let database = matrix(DType::F64, [500, 8], 1);
+    let queries = matrix(DType::F64, [6, 8], 2);
+    let scaled = |array: &Array, exponent: i32| {
+        let values: Vec<f64> = array.to_f64().iter().map(|x| x * 2f64.powi(exponent)).collect();
+        Array::from_f64(array.shape().clone(), &values).unwrap()
+    };
+    for metric in Metric::ALL {
+        for form in [None, Some(Form::Sort)] {
+            let found = |rows: i32, asked: i32| {
+                let options = SearchOptions { form, ..exact(5) };
+                let searcher = Searcher::new(session, scaled(&database, rows), metric, options).unwrap();
+                searcher.search(&scaled(&queries, asked)).unwrap().indices
+            };
+            for exponent in [-700, -450, 450, 700] {
+                assert_eq!(found(exponent, exponent), found(0, 0), "{metric} {form:?} 2^{exponent}");
+            }
+        }
+    }
+    // One large row does not make small ones zeros.
+    let mut values: Vec<f64> = matrix(DType::F32, [500, 8], 1).to_f64().iter().map(|x| x * 1e-25).collect();
+    values[..8].fill(-1e13);
+    let database = Array::from_f64(Shape::new(DType::F32, [500, 8]), &values).unwrap();
+    let queries = Array::from_f64(Shape::new(DType::F32, [1, 8]), &[1e-9; 8]).unwrap();
+    let searcher = Searcher::new(session, database.clone(), Metric::InnerProduct, exact(3)).unwrap();
+    let found = searcher.search(&queries).unwrap();
+    let truth = ann::true_neighbors(Metric::InnerProduct, &queries, database, 3).unwrap();
+    assert_eq!(found.indices, truth.indices);
+}
+
+#[test]
+fn integers_that_the_scores_do_not_hold_are_refused() {
+    let Some(session) = session() else { return };
+    let database = matrix(DType::U8, [20, 2], 1);
+    let searcher = Searcher::new(session, database, Metric::InnerProduct, exact(1)).unwrap();
+    let problem =
+        searcher.search(&Array::new([1, 2], &[(1 << 30) + 60, 1]).unwrap()).unwrap_err().to_string();
+    assert_eq!(
+        problem,
+        "search: queries must be of integers that f32 holds, as the database is searched in f32 (or of floats), got \
+         others in row 0"
+    );
+    let database = Array::new([2, 1], &[1i64 << 60, 3]).unwrap();
+    let problem = Searcher::new(session, database, Metric::L2, exact(1)).unwrap_err().to_string();
+    assert!(problem.contains("database must be of integers below 2^53, which f64 holds, got "), "{problem}");
 }

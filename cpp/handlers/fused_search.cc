@@ -58,8 +58,8 @@ bool read(Frame& frame, const Request& asked, Operands& x) {
                      rerank ? "rows" : nullptr, asked.certify ? "errors" : nullptr,
                      asked.centred ? "centre" : nullptr}, 2) ||
       !frame.argument(0, "queries", 2, x.queries) ||
-      !frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16,
-                                             squared ? DataType::f64 : DataType::f32}) ||
+      !(squared ? frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16, DataType::f64})
+                : frame.has_type("queries", x.queries, {DataType::f32, DataType::bf16, DataType::f16})) ||
       !frame.has_type("database", x.database, {DataType::f32, DataType::bf16, DataType::f16, last})) {
     return false;
   }
@@ -71,9 +71,9 @@ bool read(Frame& frame, const Request& asked, Operands& x) {
   };
   if (scaled && !vector("scales", n, x.scales)) return false;
   if (measured && !vector("half_norms", n, x.half_norms)) return false;
-  const DataType half[] = {squared ? DataType::bf16 : DataType::f32, squared ? DataType::f16 : DataType::f32};
   if (rerank && (!frame.argument(next++, "rows", 2, x.rows) ||
-                 !frame.has_type("rows", x.rows, {DataType::f32, half[0], half[1]}) ||
+                 !(squared ? frame.has_type("rows", x.rows, {DataType::f32, DataType::bf16, DataType::f16})
+                           : frame.has_type("rows", x.rows, {DataType::f32})) ||
                  !frame.has_sizes("rows", x.rows, x.queries, leading, {n, d}))) {
     return false;
   }

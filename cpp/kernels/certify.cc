@@ -90,8 +90,9 @@ int64_t proven(const FusedSearch& call, int64_t query, float worst) {
 //   |q - x|^2 = |q|^2 - 2 s, with s = q . x - |x|^2 / 2.
 // The row less the centre was rounded to f32, then stored as x'; h is the half norm of the former as f32 sums give it, off by
 // g |x|^2 / 2. Suppose that a row that is no candidate is nearer than a result at the squared distance D. Then it is
-// within reach: |x| <= |q| + sqrt(D), or what the caller says of all rows (which may say nothing of rows of 2^100 and
-// beyond, and of those that are not finite: none is within reach). As above, its score q' . x' - h was computed to be
+// within reach: |x| <= |q| + sqrt(D). That is to be below 2^62, so that the row is one of those of which the caller says what
+// norms they have at most: it may leave out greater ones, and those that are not finite. As above, its score
+// q' . x' - h was computed to be
 // at most `worst`, and so
 //   s <= worst + u |worst| + |q| |x - x'| + |q - q'| |x'| + g (|q'| |x'| + |x|^2),
 // where the last term has g |x|^2 for the half norm and the rounding of the difference. If |q|^2 less twice that is D or
@@ -105,11 +106,12 @@ int64_t proven_distances(const FusedSearch& call, int64_t query, float worst) {
   for (; count < call.k; ++count) {
     const double distance = distances[count];
     if (distance == 0) continue;
+    // Half norms of greater ones overflow, and the caller says nothing of them.
+    const double within = (lost.query + std::sqrt(distance) + lost.lost) / (1 - lost.g);
+    if (!(within < 0x1p62)) break;
     // Of x' and of x.
-    const double stored = std::fmin(lost.stored, (lost.query + std::sqrt(distance) + lost.lost) / (1 - lost.g));
-    const double row = lost.row(stored), reach = stored + row;
-    // Half norms of greater ones overflow.
-    if (!(reach < 0x1p62 && in_range(call, lost, stored))) break;
+    const double stored = std::fmin(lost.stored, within), row = lost.row(stored), reach = stored + row;
+    if (!in_range(call, lost, stored)) break;
     const double bound = (lost.query * (row + rounded * reach) + lost.rounding * stored +
                           lost.g * (lost.used * stored + reach * reach) + 0x1p-23 * std::fabs(scored)) *
                              (1 + 0x1p-20) +

@@ -251,7 +251,7 @@ impl Request<'_> {
 ///
 /// At a precision below f32, or centred, that is the database in that form, and for int8 a scale for each row; then, for
 /// these and for L2, the greatest norms of what a row has lost and of what is left of one; then, for L2 and cosine, the norms
-/// of the rows. The options are to be [resolved](SearchOptions::resolved) for the target, as [`search_function_for`] does it.
+/// of the rows. For cosines, squares of numbers must be in the range of the dtype. The options are to be [resolved](SearchOptions::resolved) for the target, as [`search_function_for`] does it.
 ///
 /// # Errors
 /// Where the database is no matrix of 2^31 - 1 rows at most, or a precision is asked for that there is no such search of.
@@ -293,19 +293,28 @@ pub fn prepared_function(
         if let Some(centre) = x.get(1) {
             rows = (rows - centre.expand_dims(0)?)?;
         }
-        let reduced = match dtype {
-            _ if options.refines(metric) => {
-                let reduced = Reduced::near(&rows, dtype.unwrap_or(rows.dtype()))?;
-                let stored =
-                    if dtype.is_some() || centred { reduced.tensors() } else { vec![reduced.errors] };
-                Some(stored)
+        let norms = norms_of(metric, &rows)?;
+        let stored = match (dtype, &norms) {
+            (Some(dtype), _) if options.refines(metric) => Reduced::near(&rows, dtype)?.tensors(),
+            (Some(dtype), _) => Reduced::of(&rows, dtype)?.tensors(),
+            (None, Some(half_norms)) if options.refines(metric) => {
+                let errors = errors_of_nothing_lost(half_norms)?;
+                if centred { vec![rows, errors] } else { vec![errors] }
             }
-            Some(dtype) => Some(Reduced::of(&rows, dtype)?.tensors()),
-            None => None,
+            (None, _) => Vec::new(),
         };
-        Ok(reduced.into_iter().flatten().chain(norms_of(metric, &rows)?).collect::<Vec<_>>())
+        Ok(stored.into_iter().chain(norms).collect::<Vec<_>>())
     });
     prepared.map(Some)
+}
+
+/// The greatest norms of what a row has lost, where rows are stored as they are, and of a row, of those whose half norms are
+/// in range: there is no proof for others, whatever their norms.
+fn errors_of_nothing_lost(half_norms: &Tensor) -> Result<Tensor> {
+    let largest = if half_norms.dtype() == DType::F64 { 2f64.powi(1000) } else { 2f64.powi(124) };
+    let greatest = half_norms.less_equal(largest)?.select(half_norms, 0.0)?.reduce_max(&[0])?;
+    let norm = (greatest * 2.0)?.sqrt()?.expand_dims(0)?;
+    Tensor::concatenate(&[&norm.full_like(0.0)?, &norm], 0)
 }
 
 fn norms_of(metric: Metric, database: &Tensor) -> Result<Option<Tensor>> {
@@ -313,7 +322,11 @@ fn norms_of(metric: Metric, database: &Tensor) -> Result<Option<Tensor>> {
     match metric {
         Metric::InnerProduct => Ok(None),
         Metric::L2 => metric::half_norms(&database).map(Some),
-        Metric::Cosine => metric::inverse_norms(&database).map(Some),
+        Metric::Cosine => {
+            // In one read: of numbers whose squares are out of range, a searcher stores others.
+            let squares = (&database * &database)?.reduce_sum(&[1])?;
+            squares.equal(0)?.select(&squares, squares.rsqrt()?).map(Some)
+        }
     }
 }
 

@@ -87,10 +87,8 @@ fn extent(matrix: &MappedArray, safe: i32) -> Result<Extent> {
     let part = rows.div_ceil(threads);
     let of_part = |first: usize, bytes: &[u8]| -> Result<Extent> {
         if shape.dtype() == DType::F32 {
-            let floats = |row: &'_ [u8]| -> Vec<f32> {
-                row.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect()
-            };
-            let rows = bytes.chunks_exact(row).map(|row| floats(row).into_iter().map(f64::from));
+            let float = |x: &[u8]| f64::from(f32::from_le_bytes([x[0], x[1], x[2], x[3]]));
+            let rows = bytes.chunks_exact(row).map(|row| row.chunks_exact(4).map(float));
             return Ok(Extent::of(first, rows, safe));
         }
         let mut extent = Extent::default();
@@ -130,7 +128,8 @@ impl Intake {
         // Of L2, the search itself finds out what is beyond its range, but for subnormal numbers, which compiled programs
         // may take for 0.
         let is_half = matches!(given, DType::F16 | DType::BF16);
-        let looks = metric != Metric::L2 || (dtype != given && !is_half) || is_tiny(&database)?;
+        let converts = dtype != given && !is_half;
+        let looks = metric != Metric::L2 || converts || dtype == DType::F64 || is_tiny(&database)?;
         if !looks {
             return Ok(Intake { database, dtype, exponent: 0 });
         }
@@ -153,6 +152,9 @@ impl Intake {
             return Err(refused("database", expected, format!("{} in row {}", extent.largest, extent.row)));
         }
         let stays = match metric {
+            Metric::L2 if dtype == DType::F64 => {
+                extent.largest == 0.0 || exponent(extent.largest).abs() <= safe
+            }
             Metric::L2 => extent.largest == 0.0 || exponent(extent.largest) >= TINY,
             Metric::InnerProduct => extent.largest == 0.0 || exponent(extent.largest).abs() <= safe,
             Metric::Cosine => !extent.extreme,
@@ -160,7 +162,12 @@ impl Intake {
         if stays {
             return Ok(Intake { database, dtype, exponent: 0 });
         }
-        let whole = if metric == Metric::Cosine { 0 } else { exponent(extent.largest) };
+        // No further than it has to be, so that small rows are left as many digits as there are.
+        let whole = match (metric, exponent(extent.largest)) {
+            (Metric::Cosine, _) => 0,
+            (Metric::InnerProduct, largest) if largest > 0 => largest - safe,
+            (_, largest) => largest,
+        };
         let scaled = scaled(&database, score_dtype(dtype), metric, whole)?;
         Ok(Intake { dtype: scaled.shape().dtype(), database: scaled.into(), exponent: whole })
     }
@@ -177,7 +184,7 @@ impl Intake {
             let norm = |row: &[f64]| row.iter().enumerate().map(|(at, x)| (x - centre(at)).powi(2)).sum();
             median(sample.chunks(width).map(norm))
         };
-        let pays = norms(&|_| 0.0) > 4.0 * norms(&|at| centre[at]);
+        let pays = norms(&|_| 0.0) > 16.0 * norms(&|at| centre[at]);
         Ok(pays.then_some(centre))
     }
 }
@@ -274,6 +281,14 @@ impl Queries {
         // With what is infinite there is no angle.
         let is_none = |x: &f64| x.is_nan() || (metric == Metric::Cosine && x.is_infinite());
         let none: Vec<bool> = numbers.chunks(width.max(1)).map(|query| query.iter().any(is_none)).collect();
+        if let (false, Some(row), DType::F32) = (given.is_float(), extent.not_f32, scored)
+            && metric != Metric::L2
+        {
+            let expected = format!(
+                "of integers that f32 holds, as the database is searched in {searched} (or of floats)"
+            );
+            return Err(refused("queries", expected, format!("others in row {row}")));
+        }
         let mut exponents = None;
         if extent.extreme && metric != Metric::L2 {
             let scale = |query: &mut [f64]| {

@@ -240,7 +240,9 @@ impl Scaled {
         // Scaled, as a device may take subnormal numbers for zeros in some operators.
         let usable = ((&largest / &scale)?.greater(0)? & largest.is_finite()?)?;
         let scale = usable.select(scale, 1)?;
-        let rows = (usable.expand_dims(1)?.select(rows, 1)? / scale.expand_dims(1)?)?;
+        // Both powers of two are normal. A quotient would be kept in memory, as compilers divide no number twice.
+        let inverse = (scale.full_like(1)? / &scale)?;
+        let rows = (usable.expand_dims(1)?.select(rows, 1)? * inverse.expand_dims(1)?)?;
         let inverse_norms = (&rows * &rows)?.reduce_sum(&[1])?.rsqrt()?;
         let otherwise = largest.equal(&largest)?.select(largest.full_like(0)?, f64::NAN)?;
         Ok(Scaled { rows, scale, inverse_norms, usable, otherwise })

@@ -58,8 +58,8 @@ pub struct SearchOptions {
     pub precision: Precision,
     /// Whether L2 candidates are found among the vectors less a centre, in a copy of the database that has its memory again.
     /// Far from the origin, half distances lose what tells neighbours apart. By default a
-    /// [`Searcher`](crate::ann::Searcher) does so where the data needs it, and takes the mean of the rows; functions do not.
-    /// At a precision below f32, it costs no more memory.
+    /// [`Searcher`](crate::ann::Searcher) does so where most rows are much further from the origin than from their median, which
+    /// is the centre; functions do not. At a precision below f32, it costs no more memory.
     pub centred: Option<bool>,
     /// How many threads the target's kernels take, at most; by default all that XLA has.
     pub threads: Option<NonZeroUsize>,

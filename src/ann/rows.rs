@@ -143,6 +143,11 @@ impl Found {
     }
 }
 
+/// The rows of a block in the whole; -1 stays, for none.
+fn moved(indices: &Tensor, start: &Tensor) -> Result<Tensor> {
+    indices.less(0)?.select(indices, (indices + start)?)
+}
+
 /// One search.
 #[derive(Clone)]
 pub(super) struct Search<'a> {
@@ -171,7 +176,7 @@ impl Search<'_> {
         let tensors = self.rows.tensors()?;
         let last = builder.scalar(((blocks - 1) * block) as i32)?;
         let mut found = self.of(&self.queries, &tensors, &last, block)?.nearest(block)?;
-        found.indices = (found.indices + last)?;
+        found.indices = moved(&found.indices, &last)?;
         let left = builder.scalar(blocks as i32 - 1)?;
         let results = found.tensors();
         let state: Vec<&Tensor> =
@@ -184,7 +189,7 @@ impl Search<'_> {
             let (before, operands) = x[1..].split_at(results.len());
             // A block can hold all neighbours of a query, where they are stored next to each other.
             let mut here = self.of(&operands[0], &operands[1..], &start, block)?.nearest(block)?;
-            here.indices = (here.indices + start)?;
+            here.indices = moved(&here.indices, &start)?;
             let mut state = x.to_vec();
             let merged = self.merge(&here, &Found::of(before))?.tensors();
             state[1..=merged.len()].clone_from_slice(&merged);

@@ -32,7 +32,7 @@ use crate::{Array, DType, Error, Result, Session, Shape};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Neighbors {
-    /// Distances, `[q, k]`, in the unit and sign that the [`Metric`] states; f64 where the database is searched
+    /// Distances, `[q, k]`, infinite or 0 where they are beyond the range of their dtype, in the unit and sign that the [`Metric`] states; f64 where the database is searched
     /// in it, else f32.
     pub distances: Array,
     /// The database rows, s32 `[q, k]`; -1, at the distance NaN, where there is no neighbour.
@@ -116,8 +116,9 @@ impl Searcher {
     /// f32 and f64 databases are searched in their dtype, and others where the target's
     /// [capabilities](crate::lower::Capabilities::searched) say so; else they are converted to f32 on the device, or to f64
     /// where they have integers beyond 2^24. A mapped file is read in place where the device is the CPU, but for inner
-    /// products of a database whose largest number is beyond 2^40 or below 2^-40, and for cosines of one with such a row:
-    /// these are scaled by a power of two, in memory. Norms are computed once, on the device.
+    /// products of a database whose largest number is beyond 2^40 or below 2^-40, for cosines of one with such a row, and for
+    /// L2 of one of numbers below 2^-80: these are scaled by a power of two, in memory. For L2 far from the origin there is a
+    /// copy on the device, too ([`SearchOptions::centred`]). Norms are computed once, on the device.
     ///
     /// # Errors
     /// Where the database is no matrix with at least one row and column and at most 2^31 - 1 rows, k is 0 or

@@ -205,7 +205,9 @@ impl Search {
             human(compiled_in.as_secs_f64()),
         ));
         if without > 0 {
-            summary.line(format_args!("{without} of the queries have no neighbours, as they hold a NaN"));
+            summary.line(format_args!(
+                "{without} of the queries have no neighbours: distances to all rows are NaN"
+            ));
         }
         if let Some([by_distance, by_index]) = recalls {
             summary.line(format_args!("recall {by_distance:.4} by distance, {by_index:.4} by row number"));

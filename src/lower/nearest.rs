@@ -177,8 +177,8 @@ impl Nearest {
         let (lost, greatest) = (given(0)?, given(1)?);
         let last = distances.slice_in_dim(k - 1, k, 1, 1)?.reshape(&[queries])?;
         let worst = worst.reshape(&[queries])?.convert(wide)?;
-        let reach = (((&query + last.sqrt()?)? + &lost)? * (1.0 / (1.0 - g)))?;
-        let stored = greatest.minimum(&reach)?;
+        let within = (((&query + last.sqrt()?)? + &lost)? * (1.0 / (1.0 - g)))?;
+        let stored = greatest.minimum(&within)?;
         let row = (&lost + (&stored * g)?)?;
         let reach = (&stored + &row)?;
         let used = (&query + &rounding)?;
@@ -198,9 +198,9 @@ impl Nearest {
         }
         let least = (((&query * &query)? + (&worst * 2.0)?)? - (bound * (2.0 * (1.0 + TOLERANCE)))?)?;
         let near = (&last * (1.0 - TOLERANCE))?.less_equal(least)?;
-        // Squares of greater ones overflow, and what is infinite proves nothing.
+        // Squares of greater ones overflow, the errors say nothing of them, and what is infinite proves nothing.
         let limit = if scored == DType::F64 { 2f64.powi(500) } else { 2f64.powi(62) };
-        let in_range = (reach.less(limit)? & worst.abs()?.less(limit * limit)?)?;
+        let in_range = (within.less(limit)? & worst.abs()?.less(limit * limit)?)?;
         (near & in_range)? | last.equal(0.0)?
     }
 }

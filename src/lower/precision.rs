@@ -124,8 +124,7 @@ impl Reduced {
     /// As [`of`](Reduced::of), or as it is, but the norms are those of rows that may be near to something: not of such as are
     /// not finite, or beyond what half norms can be computed of.
     pub(crate) fn near(matrix: &Tensor, dtype: DType) -> Result<Reduced> {
-        let limit = if matrix.dtype() == DType::F64 { 480 } else { 100 };
-        Reduced::counting(matrix, dtype, Some(2f64.powi(limit)))
+        Reduced::counting(matrix, dtype, Some(2f64.powi(100)))
     }
 
     fn counting(matrix: &Tensor, dtype: DType, limit: Option<f64>) -> Result<Reduced> {
@@ -135,21 +134,19 @@ impl Reduced {
         // Never 0, to be divided by.
         let positive = |greatest: Tensor| &greatest + greatest.equal(0)?.convert(matrix.dtype())?;
         let own = positive(own)?;
-        let (mut unit, mut rows, mut scales) = (own.clone(), matrix.clone(), None);
-        let left = match dtype {
+        let mut unit = own.clone();
+        let (rows, scales, left) = match dtype {
             DType::S8 => {
                 unit = positive(of_neighbours(&own)?)?;
                 let column = unit.expand_dims(last)?;
                 let steps = ((matrix / &column)? * 127.0)?.round_ties_even()?;
-                (rows, scales) = (steps.convert(DType::S8)?, Some((&unit / 127.0)?));
-                ((steps / 127.0)? * column)?
+                let left = ((&steps / 127.0)? * column)?;
+                (steps.convert(DType::S8)?, Some((&unit / 127.0)?), left)
             }
-            DType::BF16 => {
+            _ => {
                 let rounded = rounded_to_bf16(matrix)?;
-                rows = rounded.convert(dtype)?;
-                rounded
+                (rounded.convert(dtype)?, None, rounded)
             }
-            _ => matrix.clone(),
         };
         // Squares are of rows whose greatest number is 1 or about that, so that they do not overflow, nor vanish.
         let greatest_norm = |x: Tensor| -> Result<Tensor> {

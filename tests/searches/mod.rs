@@ -188,11 +188,11 @@ impl Searches {
         [DType::F32, DType::S32].map(|dtype| Shape::new(dtype, [self.contents.len(), q, k]))
     }
 
-    /// The queries as the search sees them: rounded to bf16, or quantised.
-    pub fn seen_queries(&self) -> Vec<f64> {
+    /// The queries as the search sees them: rounded to bf16 where candidates are scored anew, or quantised.
+    pub fn seen_queries(&self, anew: bool) -> Vec<f64> {
         let queries = self.queries.to_f64();
         match self.database.shape().dtype() {
-            DType::BF16 => queries.into_iter().map(|x| bf16::from_f32(x as f32).to_f64()).collect(),
+            DType::BF16 if anew => queries.into_iter().map(|x| bf16::from_f32(x as f32).to_f64()).collect(),
             DType::S8 => {
                 let quantised = queries.chunks(self.sizes[2]).flat_map(|query| {
                     let greatest = query.iter().fold(0f32, |greatest, x| greatest.max(x.abs() as f32));
