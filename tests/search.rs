@@ -606,7 +606,7 @@ fn integers_that_the_scores_do_not_hold_are_refused() {
         "search: queries must be of integers that f32 holds, as the database is searched in f32 (or of floats), got \
          others in row 0"
     );
-    let database = Array::new([2, 1], &[1i64 << 60, 3]).unwrap();
+    let database = Array::new([2, 1], &[(1i64 << 60) + 1, 3]).unwrap();
     let problem = Searcher::new(session, database, Metric::L2, exact(1)).unwrap_err().to_string();
     assert!(problem.contains("database must be of integers below 2^53, which f64 holds, got "), "{problem}");
 }

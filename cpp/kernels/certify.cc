@@ -91,9 +91,8 @@ int64_t proven(const FusedSearch& call, int64_t query, float worst) {
 // The row less the centre was rounded to f32, then stored as x'; h is the half norm of the former as f32 sums give it, off by
 // g |x|^2 / 2. Suppose that a row that is no candidate is nearer than a result at the squared distance D. Then it is
 // within reach: |x| <= |q| + sqrt(D). That is to be below 2^62, so that the row is one of those of which the caller says what
-// norms they have at most: it may leave out greater ones, and those that are not finite. As above, its score
-// q' . x' - h was computed to be
-// at most `worst`, and so
+// norms they have at most: it may leave out greater ones, and those that are not finite. As above, its score q' . x' - h was
+// computed to be at most `worst`, and so
 //   s <= worst + u |worst| + |q| |x - x'| + |q - q'| |x'| + g (|q'| |x'| + |x|^2),
 // where the last term has g |x|^2 for the half norm and the rounding of the difference. If |q|^2 less twice that is D or
 // more, there is no such row; and if it is D (1 - 2^-20) or more, none that is nearer by more.

@@ -147,7 +147,8 @@ impl Intake {
             }
             dtype = DType::F64;
         }
-        if dtype == DType::F64 && given != dtype && extent.largest >= LARGEST_INTEGER {
+        // Larger ones were rounded as they were looked at.
+        if !given.is_float() && extent.largest >= LARGEST_INTEGER {
             let expected = "of integers below 2^53, which f64 holds".to_owned();
             return Err(refused("database", expected, format!("{} in row {}", extent.largest, extent.row)));
         }
