@@ -168,8 +168,15 @@ fn choices_are_explained_without_a_plugin() {
     assert_eq!(
         explained(&format!("{search} --target tpu:v5e:2x2")),
         "approx_max_k f32[128,1000000] k=10: native-tight (PartialReduce to 128 meets the recall target, where XLA's \
-         formula leaves 256); expected recall 0.9656\n"
+         formula leaves 256); expected recall 0.9656\n\
+         beside the database: a copy of 512000000 bytes, scaled by powers of two, only where the largest number is beyond \
+         2^40 or below 2^-40\n\
+         beside the database: a copy of 512000000 bytes, of the rows in the order in which devices search them\n"
     );
+    let l2 = explained(&format!("{search} --metric l2 --json"));
+    let object: serde_json::Value = serde_json::from_str(&l2).unwrap();
+    let centred = &object["copies"][1];
+    assert_eq!((&centred["bytes"], centred["when"].is_string()), (&512_000_000.into(), true), "{l2}");
     let topk = explained("topk --shape 8x1000000 -k 100 --min --lowering sort --target gpu:h100");
     assert_eq!(topk, "approx_min_k f32[8,1000000] k=100: sort (asked for); expected recall 1.0000\n");
     let words = format!("{search} --target tpu:v5e:2x2 --json");

@@ -450,6 +450,14 @@ fn many_results_that_are_not_aggregated_are_not_sorted() {
         "approx_min_k f32[16,100000] k=10: two-stage (7 elements for each result, none of which is sorted)"
     );
     assert!(choice.expected_recall >= 0.999, "{choice}");
+    let of_one_row = |recall_target| {
+        let options = ApproxTopKOptions { aggregate_to_topk: false, ..aim(recall_target) };
+        let function = top_k(&Shape::new(DType::F32, [1, 1_000_000]), 10, true, &options);
+        self::choice(&cpu::CAPABILITIES, &function, &Options::default()).form
+    };
+    // 15744 results, and 3968.
+    assert_eq!(of_one_row(0.9993), Form::TwoStage);
+    assert_eq!(of_one_row(0.997), Form::Kernel);
     for (capabilities, size, k, target, aggregated, form) in [
         // 12544 results, 6272, and all.
         (&cpu::CAPABILITIES, 100_000, 10, 0.999, true, Form::Kernel),

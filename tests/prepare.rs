@@ -22,7 +22,7 @@ fn prepared_sizes_are_not_compiled_again() {
             [(8, 100, &[1, 2, 4, 8][..]), (6, 6, &[1, 2, 4, 6]), (1000, 5, &[1, 2, 4, 8]), (8, 0, &[])]
         {
             let options = SearchOptions { batch: Some(batch), precision, ..SearchOptions::new(4) };
-            let searcher = Searcher::new(session, database.clone(), Metric::L2, options).unwrap();
+            let searcher = Searcher::new(session, database.clone(), Metric::InnerProduct, options).unwrap();
             let (sizes, compiled_in) = searcher.prepare_up_to(queries).unwrap();
             assert_eq!(sizes, expected, "{queries} queries, batches of {batch}");
             // A compilation that is made anew takes another time.

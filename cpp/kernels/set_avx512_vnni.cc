@@ -41,7 +41,7 @@ struct MultiplyS8 {
   using Accumulator = F32::Keys;  // of __m512i, GCC 12 stores each sum in each step
   using Operand = __m512i;
   static constexpr int step = 4;
-  static constexpr bool overlaps = true, whole = true;
+  static constexpr bool overlaps = true, whole = true, in_parts = false;
   static Accumulator start(const Panel& panel, int v) { return read<F32::Keys>(panel.offsets + v * F32::lanes); }
   static Operand row(const int8_t* p) { return unsigned_of(_mm512_set1_epi32(read<int32_t>(p))); }
   // What is added to the missing elements meets zeros of the queries.

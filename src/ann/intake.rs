@@ -34,7 +34,7 @@ struct Extent {
 }
 
 /// The exponents between which the largest magnitude of a vector is safe: so are its squares and their sums.
-fn safe_exponent(dtype: DType) -> i32 {
+pub(super) fn safe_exponent(dtype: DType) -> i32 {
     if dtype == DType::F64 { 400 } else { 40 }
 }
 
@@ -173,9 +173,9 @@ impl Intake {
         Ok(Intake { dtype: scaled.shape().dtype(), database: scaled.into(), exponent: whole })
     }
 
-    /// The centre of an L2 search of candidates, where it loses less than without: where most rows are further from the origin
-    /// than from each other.
-    pub(super) fn centre(&self) -> Result<Option<Vec<f64>>> {
+    /// The centre of an L2 search of candidates, where it is asked for or loses less than without: where most rows are further
+    /// from the origin than from each other.
+    pub(super) fn centre(&self, asked_for: bool) -> Result<Option<Vec<f64>>> {
         let (sample, width) = (sample(&self.database)?, self.database.shape().dims()[1]);
         let column = |at: usize| median(sample.iter().skip(at).step_by(width).copied());
         // As it reaches the device.
@@ -186,7 +186,7 @@ impl Intake {
             median(sample.chunks(width).map(norm))
         };
         let pays = norms(&|_| 0.0) > 16.0 * norms(&|at| centre[at]);
-        Ok(pays.then_some(centre))
+        Ok((asked_for || pays).then_some(centre))
     }
 }
 
@@ -211,7 +211,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Below this exponent of the largest number, an L2 database is scaled.
-const TINY: i32 = -80;
+pub(super) const TINY: i32 = -80;
 
 /// Whether most of the numbers are so small that squares of f32, or they themselves, may be subnormal.
 fn is_tiny(database: &MappedArray) -> Result<bool> {
@@ -313,11 +313,36 @@ impl Queries {
             (scored, _) => scored,
         };
         let as_given = given == dtype && exponents.is_none() && (metric != Metric::L2 || scaled == 0);
-        let array = match as_given {
+        let mut array = match as_given {
             true => queries.clone(),
             false => Array::from_f64(shape.with_dtype(dtype), &numbers)?,
         };
-        Ok(Queries { array, exponents, none: none.contains(&true).then_some(none) })
+        if !none.contains(&true) {
+            return Ok(Queries { array, exponents, none: None });
+        }
+        // Another query is searched in its place: what a kernel finds nothing for, it would search several times.
+        if let Some(other) = none.iter().position(|none| !none) {
+            let row = width * dtype.size();
+            let rows = none.iter().enumerate().map(|(query, &none)| if none { other } else { query });
+            let bytes: Vec<u8> =
+                rows.flat_map(|query| &array.as_bytes()[query * row..][..row]).copied().collect();
+            array = Array::from_bytes(array.shape().clone(), &bytes)?;
+        }
+        Ok(Queries { array, exponents, none: Some(none) })
+    }
+
+    /// The dtypes that queries may have as they are searched.
+    pub(super) fn dtypes(
+        metric: Metric,
+        options: &SearchOptions,
+        searched: DType,
+        target: &Capabilities,
+    ) -> Vec<DType> {
+        let scored = score_dtype(searched);
+        let wide = metric == Metric::L2 && options.refines(metric) && target.wide == DType::F64;
+        let others = [(searched, true), (DType::F64, wide)].into_iter().filter(|(_, may)| *may);
+        let others = others.map(|(dtype, _)| dtype).filter(|dtype| *dtype != scored);
+        std::iter::once(scored).chain(others).collect()
     }
 
     /// Whether a query has no neighbours: one with a NaN or, for cosines, with what is infinite.

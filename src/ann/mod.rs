@@ -5,6 +5,7 @@
 //! beforehand what that would take of a device or a pod. [`recall()`] measures what was found by what
 //! [`true_neighbors`] computes on the host.
 
+mod copies;
 mod function;
 mod intake;
 mod metric;
@@ -18,6 +19,7 @@ mod search;
 mod sharding;
 mod truth;
 
+pub use copies::{DatabaseCopy, database_copies};
 pub use function::{prepared_function, search_function, search_function_for, sharded_search_function};
 pub use metric::{Metric, cosine, half_norms, inverse_norms, l2, max_inner_product, squared_distances};
 pub use options::{Aggregation, SearchOptions};

@@ -24,6 +24,12 @@ impl<K, V> Default for OncePerKey<K, V> {
 }
 
 impl<K: Hash + Eq, V> OncePerKey<K, V> {
+    /// How many keys have been asked for.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The key's value, by `make` where it is not there yet.
     pub(super) fn get(&self, key: K, make: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
         // This lock is never held while a value is made. After a panic both locks hold what they did before.

@@ -160,6 +160,13 @@ impl SearchOptions {
         }
     }
 
+    /// Whether a searcher may find candidates among the vectors less a centre: a kernel takes f64 as it is.
+    pub(super) fn may_centre(&self, target: &Capabilities, metric: Metric, searched: DType) -> bool {
+        let kernel =
+            target.forms.contains(&Form::Kernel) && self.form.is_none_or(|form| form == Form::Kernel);
+        self.refines(metric) && self.centred != Some(false) && !(kernel && searched == DType::F64)
+    }
+
     /// Whether candidates are found among the vectors less a centre.
     pub(super) fn centres(&self, metric: Metric) -> bool {
         self.refines(metric) && self.centred == Some(true)

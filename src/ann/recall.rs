@@ -20,8 +20,7 @@ use crate::{Array, Error, Result};
 /// - for inner products, by this share of |query| |row|, with the norms of the query and of the found row;
 /// - for cosines, by this.
 ///
-/// That is 8.4 times the epsilon of f32. Sums of more than 1024 products lose more: for inner products and cosines of such
-/// vectors, the tolerance grows with their width.
+/// That is 8.4 times the epsilon of f32.
 ///
 /// ```
 /// assert_eq!(xlann::ann::recall::TOLERANCE, 1e-6);
@@ -66,8 +65,6 @@ pub fn recall(
     truth: &Array,
 ) -> Result<f64> {
     let (mut hits, mut wanted) = (0, 0);
-    let width = queries.shape().dims().last().copied().unwrap_or_default();
-    let of_products = TOLERANCE * (width as f64 / 1024.0).max(1.0);
     let lists = [("found", found), ("truth", truth)];
     each_distance("recall", metric, queries, &database.into(), lists, |_, [found, truth]| {
         let distinct = |rows: Vec<Found>| {
@@ -83,8 +80,8 @@ pub fn recall(
         let right = distinct(found).filter(|row| match metric {
             Metric::L2 => row.distance <= worst + TOLERANCE * worst,
             // An infinite norm has no share.
-            Metric::InnerProduct => row.distance >= worst || row.distance >= worst - of_products * row.norms,
-            Metric::Cosine => row.distance >= worst - of_products,
+            Metric::InnerProduct => row.distance >= worst || row.distance >= worst - TOLERANCE * row.norms,
+            Metric::Cosine => row.distance >= worst - TOLERANCE,
         });
         hits += right.count().min(truth.len());
         wanted += truth.len();

@@ -201,12 +201,8 @@ impl Searcher {
         let intake = Intake::new(database, metric, capabilities)?;
         let given = intake.database.shape();
         let shape = given.with_dtype(intake.dtype);
-        // A kernel takes f64 as it is.
-        let needless = shape.dtype() == DType::F64
-            && capabilities.forms.contains(&Form::Kernel)
-            && options.form.is_none_or(|form| form == Form::Kernel);
-        let centre = match options.refines(metric) && options.centred != Some(false) && !needless {
-            true => intake.centre()?,
+        let centre = match options.may_centre(capabilities, metric, shape.dtype()) {
+            true => intake.centre(options.centred == Some(true))?,
             false => None,
         };
         let options = options.resolved(capabilities, metric, &shape)?;
@@ -306,8 +302,9 @@ impl Searcher {
     /// Gives the sizes of the batches that these queries are filled up to, ascending, and how long the compilations took
     /// in all.
     ///
-    /// There are few: the powers of two up to [`SearchOptions::batch`], and that itself. At a precision below f32, a
-    /// batch that is filled up takes a program of its own.
+    /// There are few: the powers of two up to [`SearchOptions::batch`], and that itself. Some sizes take several programs:
+    /// for each dtype that queries may be searched in (halves as they are; for L2, f64 that f32 does not hold), for batches
+    /// that are filled up at a precision below f32, and for searches by differences where the form is no kernel.
     ///
     /// # Errors
     /// As [`prepare`](Searcher::prepare). What was compiled before the failure is kept.
@@ -330,13 +327,26 @@ impl Searcher {
         let largest = queries.min(self.options.batch.unwrap_or(usize::MAX));
         let (mut sizes, mut compiled_in) = (Vec::new(), Duration::ZERO);
         let mut covered = 0;
+        let capabilities = self.session.platform().capabilities;
+        let dtypes = Queries::dtypes(self.metric, &self.options, self.database.dtype(), capabilities);
+        // A kernel does so by itself.
+        let searches_again = self.options.refines(self.metric);
         while covered < largest {
             // Of the counts that a size answers, all but the last fill only a part of it.
             let first = covered + 1;
             let size = self.batch_size(first);
             let last = size.min(largest);
-            let dtype = score_dtype(self.database.dtype());
-            let mut batches = vec![self.batch(first, dtype, false)?, self.batch(last, dtype, false)?];
+            let mut batches: Vec<Arc<Batch>> = Vec::new();
+            for &dtype in &dtypes {
+                for queries in [first, last] {
+                    let batch = self.batch(queries, dtype, false)?;
+                    if searches_again && batch.choices.iter().any(|choice| choice.form != Form::Kernel) {
+                        batches.push(self.batch(queries, dtype, true)?);
+                    }
+                    batches.push(batch);
+                }
+            }
+            batches.sort_unstable_by_key(Arc::as_ptr);
             batches.dedup_by(|a, b| Arc::ptr_eq(a, b));
             compiled_in += batches.iter().map(|batch| batch.compiled_in).sum::<Duration>();
             sizes.push(size);
@@ -565,3 +575,6 @@ fn filled_up(queries: &Array, size: usize) -> Array {
         rest.chunks_exact_mut(width).for_each(|query| query.copy_from_slice(&queries.as_bytes()[..width]));
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use xlann::ann::search_function_for;
+use xlann::ann::{DatabaseCopy, database_copies, search_function_for};
 use xlann::lower::{Capabilities, Choice};
 use xlann::pjrt::{self, Compiled};
 use xlann::target::{Target, compile_for, cpu};
@@ -112,6 +112,17 @@ impl Explain {
             })
         };
         summary.field("choices", choices.iter().map(row).collect::<Vec<_>>());
+        if let Program::Search { database_shape, dtype, arguments, .. } = &self.program {
+            let database = Shape::new(*dtype, database_shape.0.as_slice());
+            let (metric, options) = (arguments.metric(), arguments.options());
+            let copies = database_copies(capabilities, metric, &database, 1, &options)?;
+            for copy in &copies {
+                summary.line(format_args!("beside the database: {copy}"));
+            }
+            let row =
+                |copy: &DatabaseCopy| json!({"what": copy.what, "bytes": copy.bytes, "when": copy.when});
+            summary.field("copies", copies.iter().map(row).collect::<Vec<_>>());
+        }
         Ok(summary)
     }
 }

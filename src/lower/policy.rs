@@ -5,7 +5,8 @@
 //! there are some, is passed over.
 //!
 //! 1. `two-stage`, where the results are not aggregated and are so many that there are
-//!    [`Capabilities::two_stage_of_many`] elements for each or fewer: the others sort them. But not of rows of up to 1024
+//!    [`Capabilities::two_stage_of_many`] elements for each or fewer, or of one row
+//!    [`Capabilities::two_stage_of_one_row`]: the others sort them. But not of rows of up to 1024
 //!    elements, which take no time.
 //! 2. `kernel`.
 //! 3. `sort`, of rows that the target sorts in one go ([`Capabilities::sorted_at_once`]), where the results are to be
@@ -145,6 +146,8 @@ pub struct Capabilities {
     pub two_stage_over_sort: usize,
     /// Up to how many elements for each result the two-stage form beats all others, where the results are not aggregated.
     pub two_stage_of_many: usize,
+    /// As [`two_stage_of_many`](Capabilities::two_stage_of_many), of a single row with 4096 results or more.
+    pub two_stage_of_one_row: usize,
     /// What the number of buckets of the two-stage form is rounded up to a multiple of. Buckets are shuffled well in blocks
     /// of 32, at least four of them.
     pub bucket_multiple: usize,
@@ -290,6 +293,9 @@ const QUERIES_WORTH_ROUNDING: usize = 256;
 /// Up to how many elements a row is sorted in less time than the compiler takes to do without.
 const SHORT: usize = 1024;
 
+/// From how many results on a kernel sorts those of a single row more slowly than of many rows.
+const MANY: usize = 4096;
+
 /// The form of one approximate top-k: the one that was asked for, or the one that the measurements behind the
 /// target's capabilities speak for.
 pub(super) fn choose(
@@ -426,7 +432,10 @@ impl Planner<'_> {
         let (op, size, capabilities) = (self.op, self.size, self.capabilities);
         let chosen = |form, reason| Ok(Some((form, self.plan(form)?, reason)));
         let each = size / self.count.max(1);
-        let many = !op.aggregate_to_topk && size > SHORT && each <= capabilities.two_stage_of_many;
+        let is_one_row = self.operand.element_count() == size && self.count >= MANY;
+        let least =
+            if is_one_row { capabilities.two_stage_of_one_row } else { capabilities.two_stage_of_many };
+        let many = !op.aggregate_to_topk && size > SHORT && each <= least;
         if many && self.has(Form::TwoStage) {
             let reason = format!("{each} elements for each result, none of which is sorted");
             return chosen(Form::TwoStage, reason);

@@ -102,6 +102,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     blocks_over_full_sort: 8,
     two_stage_over_sort: 2,
     two_stage_of_many: 0,
+    two_stage_of_one_row: 0,
     bucket_multiple: 128,
     strided_blocks: true,
     flushes_denormals: false,

@@ -132,8 +132,7 @@ impl Truth {
         }
         let finite = distance.is_finite() && kth.is_finite();
         // Sums of many products in f32 lose more.
-        let wide = if self.metric == Metric::L2 { 1.0 } else { (self.width as f64 / 1024.0).max(1.0) };
-        let slack = |unit: f64| if finite { TOLERANCE * wide * unit } else { 0.0 };
+        let slack = |unit: f64| if finite { TOLERANCE * unit } else { 0.0 };
         match self.metric {
             Metric::L2 => distance <= kth + slack(kth),
             Metric::InnerProduct => {
