@@ -22,6 +22,8 @@ pub(super) struct Request<'a> {
     /// The dtype of differences, and how far off a product of two floats may be, relative to it.
     pub(super) wide: DType,
     pub(super) product_rounding: f64,
+    /// Whether queries of cosines come with the norm 1, or 0.
+    pub(super) unit_queries: bool,
 }
 
 /// The search of `queries` queries as a function of queries `[queries, d]`, the database `[n, d]` and what
@@ -101,8 +103,8 @@ pub fn sharded_search_function(
     options: &SearchOptions,
 ) -> Result<Function> {
     let query_dtype = score_dtype(database.dtype());
-    let (wide, product_rounding) = (DType::F64, 0.0);
-    Request { metric, database, queries, query_dtype, devices, options, wide, product_rounding }
+    let (wide, product_rounding, unit_queries) = (DType::F64, 0.0, false);
+    Request { metric, database, queries, query_dtype, devices, options, wide, product_rounding, unit_queries }
         .function(false)
 }
 
@@ -147,8 +149,8 @@ pub fn search_function_for(
     options: &SearchOptions,
 ) -> Result<Function> {
     let query_dtype = score_dtype(database.dtype());
-    let (wide, product_rounding) = (target.wide, target.product_rounding);
-    Request { metric, database, queries, query_dtype, devices, options, wide, product_rounding }
+    let (wide, product_rounding, unit_queries) = (target.wide, target.product_rounding, false);
+    Request { metric, database, queries, query_dtype, devices, options, wide, product_rounding, unit_queries }
         .function_for(target)
 }
 
@@ -219,6 +221,7 @@ impl Request<'_> {
             whole,
             wide: self.wide,
             product_rounding: self.product_rounding,
+            unit_queries: self.unit_queries,
             by_differences,
         };
         let search = Search { plan, queries, rows };

@@ -244,6 +244,16 @@ fn own_exponent(vector: &[f64]) -> i32 {
     if largest > 0.0 { exponent(largest) } else { 0 }
 }
 
+/// Divides a vector by its norm, but one of zeros, or of what has none.
+fn normalise(vector: &mut [f64]) {
+    let by = own_exponent(vector);
+    vector.iter_mut().for_each(|x| *x = libm::ldexp(*x, -by));
+    let norm = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+    if norm > 0.0 && norm.is_finite() {
+        vector.iter_mut().for_each(|x| *x /= norm);
+    }
+}
+
 /// Queries as they are searched.
 pub(super) struct Queries {
     /// `[q, d]`, f32 or f64.
@@ -291,7 +301,9 @@ impl Queries {
             return Err(refused("queries", expected, format!("others in row {row}")));
         }
         let mut exponents = None;
-        if extent.extreme && metric != Metric::L2 {
+        if metric == Metric::Cosine {
+            numbers.chunks_mut(width.max(1)).for_each(normalise);
+        } else if extent.extreme && metric != Metric::L2 {
             let scale = |query: &mut [f64]| {
                 let by = own_exponent(query);
                 let by = if by.abs() > safe { by } else { 0 };
@@ -300,6 +312,11 @@ impl Queries {
             };
             exponents = Some(numbers.chunks_mut(width.max(1)).map(scale).collect());
         }
+        let changed = match metric {
+            Metric::InnerProduct => exponents.is_some(),
+            Metric::L2 => scaled != 0,
+            Metric::Cosine => true,
+        };
         let dtype = match (scored, extent.not_f32) {
             (DType::F32, Some(row)) if metric == Metric::L2 => {
                 if !options.refines(metric) || target.wide != DType::F64 {
@@ -309,11 +326,10 @@ impl Queries {
                 DType::F64
             }
             // What is rounded as the rows are multiplies faster.
-            _ if given == searched && exponents.is_none() && scaled == 0 => given,
+            _ if given == searched && !changed => given,
             (scored, _) => scored,
         };
-        let as_given = given == dtype && exponents.is_none() && (metric != Metric::L2 || scaled == 0);
-        let mut array = match as_given {
+        let mut array = match given == dtype && !changed {
             true => queries.clone(),
             false => Array::from_f64(shape.with_dtype(dtype), &numbers)?,
         };
@@ -340,7 +356,8 @@ impl Queries {
     ) -> Vec<DType> {
         let scored = score_dtype(searched);
         let wide = metric == Metric::L2 && options.refines(metric) && target.wide == DType::F64;
-        let others = [(searched, true), (DType::F64, wide)].into_iter().filter(|(_, may)| *may);
+        let others =
+            [(searched, metric != Metric::Cosine), (DType::F64, wide)].into_iter().filter(|(_, may)| *may);
         let others = others.map(|(dtype, _)| dtype).filter(|dtype| *dtype != scored);
         std::iter::once(scored).chain(others).collect()
     }

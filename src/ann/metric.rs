@@ -213,7 +213,7 @@ pub fn inverse_norms(database: &Tensor) -> Result<Tensor> {
 }
 
 /// Each row of a matrix divided by its norm; zeros and NaNs as by [`inverse_norms`].
-fn unit(rows: &Tensor) -> Result<Tensor> {
+pub(super) fn unit(rows: &Tensor) -> Result<Tensor> {
     let Scaled { rows: scaled, inverse_norms, usable, otherwise, .. } = Scaled::of(rows)?;
     let unit = (scaled * inverse_norms.expand_dims(1)?)?;
     usable.expand_dims(1)?.select(unit, otherwise.expand_dims(1)?)
@@ -306,10 +306,7 @@ pub(super) fn scores(
 ) -> Result<Tensor> {
     match (metric, norms) {
         (Metric::L2, Some(norms)) => half_distances(queries, database, norms),
-        (Metric::Cosine, Some(norms)) => {
-            check_matrix("cosine", "queries", queries)?;
-            cosines(&unit(queries)?, database, norms)
-        }
+        (Metric::Cosine, Some(norms)) => cosines(queries, database, norms),
         _ => inner_products("max_inner_product", queries, database),
     }
 }

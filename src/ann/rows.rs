@@ -97,6 +97,8 @@ pub(super) struct Plan<'a> {
     pub(super) wide: DType,
     /// How far off a product of two floats may be, relative to it.
     pub(super) product_rounding: f64,
+    /// Whether queries of cosines have the norm 1, or 0.
+    pub(super) unit_queries: bool,
     /// Whether squared distances to all rows are computed.
     pub(super) by_differences: bool,
 }
@@ -223,6 +225,10 @@ impl Search<'_> {
             let (rows, scales, errors) = (rows.clone(), self.rows.scales.clone(), errors.clone());
             database = Reduced { rows, scales, errors }.instead_of(&database)?;
         }
+        let queries = match self.plan.metric {
+            Metric::Cosine if !self.plan.unit_queries => metric::unit(&queries)?,
+            _ => queries,
+        };
         metric::scores(self.plan.metric, &queries, &database, self.rows.norms.as_ref())
     }
 

@@ -524,6 +524,7 @@ impl Searcher {
                 options: &options,
                 wide: capabilities.wide,
                 product_rounding: capabilities.product_rounding,
+                unit_queries: true,
             };
             let (function, options) = match by_differences {
                 true => (request.by_differences(capabilities)?, lower::Options::default()),
