@@ -345,7 +345,29 @@ fn searches_are_recognised() {
     for (search, reason) in [
         (Function::trace("top", &[f32s(&[3, 50])], |x| top(&x[0])).unwrap(), "an argument"),
         (traced(&|x| bottom(&products(x)?)), "neither products, searched for the largest, nor half norms"),
-        (traced(&|x| bottom(&(products(x)? - &x[2])?)), "the operand is no products"),
+        (
+            traced(&|x| bottom(&(products(x)? - &x[2])?)),
+            "neither products, searched for the largest, nor half norms",
+        ),
+        (
+            traced(&|x| top(&(products(x)? * &x[2])?.exp()?)),
+            "no products, with scales, half norms, a bias or a mask",
+        ),
+        // Where a mask is not the last step, or fills in another number.
+        (
+            traced(&|x| {
+                top(&(x[2].greater(0)?.expand_dims(0)?.select(products(x)?, f64::NEG_INFINITY)? + &x[2])?)
+            }),
+            "no products, with scales, half norms, a bias or a mask",
+        ),
+        (
+            traced(&|x| top(&x[2].greater(0)?.expand_dims(0)?.select(products(x)?, -1e9)?)),
+            "no products, with scales, half norms, a bias or a mask",
+        ),
+        (
+            traced(&|x| top(&(products(x)? + x[0].reduce_sum(&[1])?.expand_dims(1)?)?)),
+            "differ between queries",
+        ),
         (traced(&|x| bottom(&(products(x)? * &x[2])?)), "neither products, searched for the largest"),
         (traced(&|x| top(&(products(x)? * products(x)?)?)), "differ between queries"),
         (
@@ -376,6 +398,93 @@ fn searches_are_recognised() {
         let (calls, choices) = lowered(&search);
         assert_eq!(calls, [SELECT_K], "{search}");
         assert!(choices[0].keeps_scores && choices[0].reason.contains(reason), "{}", choices[0]);
+    }
+}
+
+/// Whether the rows of a mask are kept: broadcast to all queries.
+fn kept(x: &[Tensor]) -> Result<Tensor> {
+    x[2].greater(0)?.expand_dims(0)
+}
+
+#[test]
+fn masked_and_biased_searches_stay_fused() {
+    let Some(session) = session() else { return };
+    type Build<'a> = dyn Fn(&[Tensor]) -> Result<(Tensor, Tensor)> + 'a;
+    let none = f64::NEG_INFINITY;
+    let builds: [&Build<'_>; 11] = [
+        &|x| top(&kept(x)?.select(products(x)?, none)?),
+        &|x| top(&kept(x)?.select(products(x)?.full_like(none)?, products(x)?)?),
+        &|x| bottom(&kept(x)?.select((&x[2] - products(x)?)?, f64::INFINITY)?),
+        &|x| top(&(products(x)? + &x[2])?),
+        &|x| top(&(&x[2] + products(x)?)?),
+        &|x| top(&(products(x)? - &x[2])?),
+        &|x| top(&((products(x)? * &x[2])? + &x[2])?),
+        &|x| top(&((&x[2] + products(x)?)? - 0.5)?),
+        &|x| top(&x[3].select((products(x)? * &x[2])?, none)?),
+        &|x| top(&x[3].select(kept(x)?.select((products(x)? + &x[2])?, none)?, none)?),
+        &|x| bottom(&x[3].select(((&x[2] - products(x)?)? + 1.5)?, f64::INFINITY)?),
+    ];
+    let operands = [&operands()[..], &[Shape::new(DType::Pred, [50])]].concat();
+    for (number, build) in builds.iter().enumerate() {
+        let search = Function::trace("search", &operands, |x| build(x)).unwrap();
+        let axes = [Some(0); 4];
+        for function in [vmap(&search, &axes[..], 0, 4).unwrap(), search] {
+            let (calls, choices) = lowered(&function);
+            assert_eq!(
+                (&calls[..], choices.len()),
+                (&[FUSED_SEARCH.to_owned()][..], 1),
+                "{number} {function}"
+            );
+            let shapes = function.parameter_shapes();
+            let mut arguments: Vec<Array> =
+                shapes.into_iter().zip(1..).map(|(shape, seed)| integers(shape, seed)).collect();
+            // Few rows are kept, fewer than k, and then none; rows that are masked out may hold anything.
+            for kept in [0.5, 0.06, 0.0] {
+                let shape = arguments[3].shape().clone();
+                let chosen = random(shape.with_dtype(DType::F64), 9).to_f64();
+                let mask: Vec<f64> = chosen.iter().map(|x| f64::from(x.abs() < kept)).collect();
+                arguments[3] = Array::from_f64(shape, &mask).unwrap();
+                let found = session.compile(&function).unwrap().run_arrays(&arguments).unwrap();
+                assert_eq!(found, function.eval(&arguments).unwrap(), "{number}, {kept} kept: {function}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_masked_row_holds_is_not_seen() {
+    let Some(session) = session() else { return };
+    let search =
+        Function::trace("search", &operands(), |x| top(&kept(x)?.select(products(x)?, f64::NEG_INFINITY)?))
+            .unwrap();
+    let [queries, rows, _] = operands();
+    let mut numbers = integers(rows.clone(), 2).to_f64();
+    for (row, special) in [(3, f64::NAN), (4, f64::INFINITY), (5, f64::NEG_INFINITY), (40, f64::NAN)] {
+        numbers[8 * row] = special;
+    }
+    // Rows 10 to 12 are kept alone, and then 40, too.
+    for last in [12, 40] {
+        let kept: Vec<f32> =
+            (0..50).map(|row| f32::from(u8::from((10..13).contains(&row) || row == last))).collect();
+        let arguments = [
+            integers(queries.clone(), 1),
+            Array::from_f64(rows.clone(), &numbers).unwrap(),
+            Array::new([50], &kept).unwrap(),
+        ];
+        let found = session.compile(&search).unwrap().run_arrays(&arguments).unwrap();
+        let expected = search.eval(&arguments).unwrap();
+        for query in 0..3 {
+            let of = |found: &[Array]| -> Vec<(f64, f64)> {
+                let pairs = found[0].to_f64().into_iter().zip(found[1].to_f64());
+                pairs.skip(5 * query).take(3).collect()
+            };
+            assert_eq!(of(&found), of(&expected));
+            let values = &found[0].to_f64()[5 * query..][3..5];
+            assert!(
+                values.iter().all(|x| *x == f64::NEG_INFINITY || (last == 40 && x.is_nan())),
+                "{values:?}"
+            );
+        }
     }
 }
 

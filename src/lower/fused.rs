@@ -22,8 +22,12 @@ pub(super) struct Search {
     pub(super) database: Tensor,
     /// `[batch, n]`, where the least half norm less the product is searched for, rather than the largest product.
     pub(super) half_norms: Option<Tensor>,
-    /// `[batch, n]`, where the largest product times one of these is searched for.
+    /// `[batch, n]`, where products are to be multiplied by these first.
     pub(super) scales: Option<Tensor>,
+    /// Whether what is wanted are the negatives of such differences, the largest first.
+    pub(super) is_negated: bool,
+    /// Pred `[batch, n]`, where some rows are masked out; their half norms are infinite.
+    pub(super) kept: Option<Tensor>,
     /// The database of fewer digits, where the function has it.
     pub(super) reduced: Option<Reduced>,
     /// The sizes of the product's dimensions but for its last: those of a batch, of queries, and shared by queries.
@@ -69,6 +73,19 @@ impl<'a> Uses<'a> {
         self.equations.get(&var).copied().filter(|_| self.reads.get(&var) == Some(&1))
     }
 
+    /// Whether a variable is a constant of this number, broadcast.
+    fn is_full_of(&self, var: Var, number: f64) -> bool {
+        match self.equations.get(&var) {
+            Some(Equation { op: Op::Constant(constant), .. }) => {
+                constant.value.to_f64().iter().all(|&x| x == number)
+            }
+            Some(Equation { op: Op::BroadcastInDim(_) | Op::Reshape(_), inputs, .. }) => {
+                self.is_full_of(inputs[0], number)
+            }
+            _ => false,
+        }
+    }
+
     /// The operand of the conversion that defines a variable; else the variable.
     fn unconverted(&self, var: Var) -> Var {
         match self.equations.get(&var) {
@@ -87,44 +104,22 @@ pub(super) fn search(
     value: &dyn Fn(Var) -> Option<Tensor>,
 ) -> Result<std::result::Result<Search, &'static str>> {
     let [scores] = equation.inputs() else { return Ok(Err("it carries operands along")) };
-    let Some(definition) = uses.own(*scores) else {
+    if uses.own(*scores).is_none() {
         return Ok(Err("the operand is an argument, or read elsewhere, too"));
+    }
+    let Some(parts) = Parts::of(*scores, uses, op.direction) else {
+        return Ok(Err("the operand is no products, with scales, half norms, a bias or a mask of the rows"));
     };
-    let is_product = |equation: &Equation| matches!(equation.op, Op::DotGeneral(_) | Op::Transpose(_));
-    // What the products are multiplied by, or subtracted from.
-    let (product, weights) = match (&definition.op, op.direction) {
-        (Op::DotGeneral(_) | Op::Transpose(_), Direction::Max) => (definition, None),
-        (Op::Binary(Binary::Sub), Direction::Min) => {
-            let [norms, product] = [definition.inputs()[0], definition.inputs()[1]];
-            match (uses.equations.get(&norms), uses.own(product)) {
-                (Some(norms), Some(product)) => (product, Some(*norms)),
-                _ => return Ok(Err("the operand is no half norms less products")),
-            }
-        }
-        (Op::Binary(Binary::Mul), Direction::Max) => {
-            let [lhs, rhs] = [definition.inputs()[0], definition.inputs()[1]];
-            let found = [(lhs, rhs), (rhs, lhs)].into_iter().find_map(|(product, scales)| {
-                Some((
-                    uses.own(product).filter(|product| is_product(product))?,
-                    *uses.equations.get(&scales)?,
-                ))
-            });
-            match found {
-                Some((product, scales)) => (product, Some(scales)),
-                None => return Ok(Err("the operand is no products times scales")),
-            }
-        }
-        _ => {
-            return Ok(Err(
-                "the operand is neither products, searched for the largest, nor half norms less those",
-            ));
-        }
-    };
-    let (product, permutation) = match &product.op {
-        Op::Transpose(transpose) => (uses.own(product.inputs()[0]), transpose.permutation.clone()),
+    if parts.is_negative != (op.direction == Direction::Min) {
+        return Ok(Err(
+            "the operand is neither products, searched for the largest, nor half norms less those",
+        ));
+    }
+    let (product, permutation) = match &parts.product.op {
+        Op::Transpose(transpose) => (uses.own(parts.product.inputs()[0]), transpose.permutation.clone()),
         _ => {
             let rank = value(*scores).map_or(0, |scores| scores.rank());
-            (Some(product), (0..rank).collect())
+            (Some(parts.product), (0..rank).collect())
         }
     };
     let Some(Equation { op: Op::DotGeneral(dot), .. }) = product else {
@@ -178,20 +173,42 @@ pub(super) fn search(
     if [batches, repeats, count, rows, width].contains(&0) {
         return Ok(Err("there is nothing to search"));
     }
-    let weights = match weights {
-        None => None,
-        Some(weights) => {
-            let sizes = [&batch[..], &query, &[&shared[..], &[rows]].concat()];
-            match broadcast_weights(weights, uses, value, &permutation, sizes)? {
-                Some(weights) => Some(weights.reshape(&[batches * repeats, rows])?),
-                None => return Ok(Err("the norms or scales of the rows differ between queries")),
-            }
-        }
+    let of_rows = |var: Var| -> Result<Option<Tensor>> {
+        let sizes = [&batch[..], &query, &[&shared[..], &[rows]].concat()];
+        let weights = broadcast_weights(var, uses, value, &permutation, sizes)?;
+        weights.map(|weights| weights.reshape(&[batches * repeats, rows])).transpose()
     };
-    let (half_norms, scales) = match op.direction {
-        Direction::Min => (weights, None),
-        Direction::Max => (None, weights),
-    };
+    let (mut scales, mut half_norms, mut kept) = (None, None, None::<Tensor>);
+    const DIFFER: &str = "the norms, scales, bias or mask of the rows differ between queries";
+    if let Some(var) = parts.scales {
+        let Some(tensor) = of_rows(var)? else { return Ok(Err(DIFFER)) };
+        scales = Some(tensor);
+    }
+    // What is subtracted from the products: the other sign where the largest is searched for.
+    for &(is_negative, var) in &parts.offsets {
+        let Some(tensor) = of_rows(var)? else { return Ok(Err(DIFFER)) };
+        let tensor = if is_negative == parts.is_negative { -tensor } else { Ok(tensor) };
+        half_norms = Some(match half_norms {
+            None => tensor?,
+            Some(half_norms) => (half_norms + tensor?)?,
+        });
+    }
+    for &(keeps, var) in &parts.masks {
+        let Some(tensor) = of_rows(var)? else { return Ok(Err(DIFFER)) };
+        let tensor = if keeps { tensor } else { (!tensor)? };
+        kept = Some(match kept {
+            None => tensor,
+            Some(kept) => (kept & tensor)?,
+        });
+    }
+    if let Some(kept) = &kept {
+        let norms = match half_norms {
+            Some(norms) => norms,
+            None => database.builder().scalar(0f32)?.broadcast_to(kept.dims())?,
+        };
+        half_norms = Some(kept.select(norms, f64::INFINITY)?);
+    }
+    let is_negated = op.direction == Direction::Max && half_norms.is_some();
     let order = lhs_batch.iter().chain(&lhs_free).chain(lhs_contracting).copied();
     let queries = transposed(&queries, order)?
         .reshape(&[batches, 1, count, width])?
@@ -214,7 +231,75 @@ pub(super) fn search(
     };
     let database = database.reshape(&[batches * repeats, rows, width])?;
     let sizes = [batch, query, shared];
-    Ok(Ok(Search { queries, database, half_norms, scales, reduced, sizes, permutation }))
+    Ok(Ok(Search { queries, database, half_norms, scales, is_negated, kept, reduced, sizes, permutation }))
+}
+
+/// What scores are made of: products, times scales, and on top of that what is added and what is masked out.
+struct Parts<'a> {
+    product: &'a Equation,
+    /// Whether the products are subtracted.
+    is_negative: bool,
+    scales: Option<Var>,
+    /// What is added, or subtracted.
+    offsets: Vec<(bool, Var)>,
+    /// Where scores are kept, or are not: there they are infinite, and the last.
+    masks: Vec<(bool, Var)>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(var: Var, uses: &Uses<'a>, direction: Direction) -> Option<Parts<'a>> {
+        let equation = uses.own(var)?;
+        let parts = |var| Parts::of(var, uses, direction);
+        let last = if direction == Direction::Max { f64::NEG_INFINITY } else { f64::INFINITY };
+        match (&equation.op, equation.inputs()) {
+            (Op::DotGeneral(_) | Op::Transpose(_), _) => Some(Parts {
+                product: equation,
+                is_negative: false,
+                scales: None,
+                offsets: Vec::new(),
+                masks: Vec::new(),
+            }),
+            (Op::Select(_), &[mask, on_true, on_false]) => {
+                let keeps = uses.is_full_of(on_false, last);
+                if !keeps && !uses.is_full_of(on_true, last) {
+                    return None;
+                }
+                let mut parts = parts(if keeps { on_true } else { on_false })?;
+                parts.masks.push((keeps, mask));
+                Some(parts)
+            }
+            (Op::Binary(Binary::Mul), &[lhs, rhs]) => {
+                let (mut parts, scales) =
+                    parts(lhs).map(|parts| (parts, rhs)).or_else(|| Some((parts(rhs)?, lhs)))?;
+                let is_product = parts.scales.is_none() && parts.offsets.is_empty() && parts.masks.is_empty();
+                parts.scales = Some(scales);
+                is_product.then_some(parts)
+            }
+            (Op::Binary(Binary::Add), &[lhs, rhs]) => {
+                let (mut parts, offset) =
+                    parts(lhs).map(|parts| (parts, rhs)).or_else(|| Some((parts(rhs)?, lhs)))?;
+                parts.offsets.push((false, offset));
+                parts.masks.is_empty().then_some(parts)
+            }
+            (Op::Binary(Binary::Sub), &[lhs, rhs]) => {
+                let parts = match (parts(lhs), parts(rhs)) {
+                    (Some(mut parts), _) => {
+                        parts.offsets.push((true, rhs));
+                        parts
+                    }
+                    (None, Some(mut parts)) => {
+                        parts.is_negative = !parts.is_negative;
+                        parts.offsets.iter_mut().for_each(|(is_negative, _)| *is_negative = !*is_negative);
+                        parts.offsets.push((false, lhs));
+                        parts
+                    }
+                    (None, None) => return None,
+                };
+                parts.masks.is_empty().then_some(parts)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A tensor with its dimensions in this order.
@@ -227,17 +312,17 @@ fn transposed(tensor: &Tensor, order: impl Iterator<Item = usize>) -> Result<Ten
     }
 }
 
-/// Half norms or scales that are broadcast to the scores, without the dimensions of the queries: of sizes `[batch.., rows..]`, where
+/// Half norms, scales or the like that are broadcast to the scores, without the dimensions of the queries: of sizes `[batch.., rows..]`, where
 /// the product's are `[batch.., query.., rows..]`; `None` where they differ between queries, or are something else.
 fn broadcast_weights(
-    definition: &Equation,
+    var: Var,
     uses: &Uses<'_>,
     value: &dyn Fn(Var) -> Option<Tensor>,
     permutation: &[usize],
     [batch, query, rows]: [&[usize]; 3],
 ) -> Result<Option<Tensor>> {
-    let (mut definition, mut dims) = (Some(definition), permutation.to_vec());
-    let mut norms = None;
+    let (mut definition, mut dims) = (uses.equations.get(&var).copied(), permutation.to_vec());
+    let mut norms = value(var);
     // A batch broadcasts what is broadcast already, and transposes it.
     while let Some(Equation { op, inputs, .. }) = definition {
         dims = match op {

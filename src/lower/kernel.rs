@@ -61,10 +61,13 @@ pub(super) fn fused_search(
         let database = &x[exact.unwrap_or(1)];
         let [queries, database] = [x[0].convert(DType::F32)?, database.convert(DType::F32)?];
         let products = queries.dot_general(&database, (&[2], &[2]), (&[0], &[0]))?;
-        let (scores, direction) = match (norms, weights) {
-            (Some(norms), _) => ((x[norms].expand_dims(1)? - products)?, Direction::Min),
-            (None, Some(weights)) => ((products * x[weights].expand_dims(1)?)?, Direction::Max),
-            (None, None) => (products, Direction::Max),
+        let products = match weights {
+            Some(weights) => (products * x[weights].expand_dims(1)?)?,
+            None => products,
+        };
+        let (scores, direction) = match norms {
+            Some(norms) => ((x[norms].expand_dims(1)? - products)?, Direction::Min),
+            None => (products, Direction::Max),
         };
         let rows = scores.reshape(&[batch * count, database.dims()[1]])?;
         let results = sort_prepared(&rows, &[], k, direction)?;
@@ -80,7 +83,18 @@ pub(super) fn fused_search(
             threads.map(thread_count),
         ]))
         .reference(reference);
-    let found = queries.builder().custom_call(call, &operands)?;
+    let mut found = queries.builder().custom_call(call, &operands)?;
+    if search.is_negated {
+        // Not -0.0.
+        found[0] = (found[0].full_like(0)? - &found[0])?;
+    }
+    if let Some(kept) = &search.kept {
+        // Where a score is not finite, subtracted from infinity it may be NaN.
+        let places = found[1].reshape(&[batch, count * k])?;
+        let kept = kept.take_along_axis(&places, 1)?.reshape(&[batch, count, k])?;
+        let last = if search.is_negated { f64::NEG_INFINITY } else { f64::INFINITY };
+        found[0] = kept.select(&found[0], last)?;
+    }
     found.iter().map(|found| search.restore(found)).collect()
 }
 

@@ -278,6 +278,8 @@ impl Fusion {
             dtype: search.database.dtype(),
             scaled: search.scales.is_some(),
             scores: match search {
+                Search { kept: Some(_), .. } => "masked scores",
+                Search { is_negated: true, .. } => "inner products and a bias",
                 Search { half_norms: Some(_), .. } => "half distances",
                 Search { scales: Some(_), .. } => "scaled inner products",
                 _ => "inner products",
