@@ -378,12 +378,13 @@ fn a_call_of_the_name_of_ours_is_no_search_where_its_shapes_are_others() {
 
 #[test]
 fn precisions_that_there_is_no_search_of_are_refused() {
+    const COSINE: &str = "the metric is cosine, of which a Searcher alone has one";
     let database = Shape::new(DType::F32, [500, 20]);
     let int8 = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(10) };
     let ip = Metric::InnerProduct;
     for (target, metric, database, options, expected) in [
         (&tpu::CAPABILITIES, ip, database.clone(), int8.clone(), "tpu has no kernels"),
-        (&cpu::CAPABILITIES, Metric::Cosine, database.clone(), int8.clone(), "the metric is cosine"),
+        (&cpu::CAPABILITIES, Metric::Cosine, database.clone(), int8.clone(), COSINE),
         (
             &cpu::CAPABILITIES,
             ip,

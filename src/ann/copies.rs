@@ -65,8 +65,9 @@ pub fn database_copies(
     options: &SearchOptions,
 ) -> Result<Vec<DatabaseCopy>> {
     let searched = database.with_dtype(target.search_dtype(database.dtype()));
-    let resolved = options.resolved(target, metric, &searched)?;
-    let (scored, stored) = (score_dtype(searched.dtype()), resolved.stored(metric, &searched));
+    let searched_by = options.searched_by(target, metric, &searched)?;
+    let resolved = options.resolved(target, searched_by, &searched)?;
+    let (scored, stored) = (score_dtype(searched.dtype()), resolved.stored(searched_by, &searched));
     let mut copies = Vec::new();
     let mut copy = |what: String, shape: Shape, when: Option<String>| {
         copies.push(DatabaseCopy { what, bytes: shape.byte_count() as u64, when });
@@ -95,7 +96,10 @@ pub fn database_copies(
             copy("in f64 instead".to_owned(), stored.with_dtype(DType::F64), Some(when));
         }
     }
-    if let Some(reduced) = resolved.reduced_dtype(metric, &stored)? {
+    if searched_by != metric && *database == stored {
+        copy("of the rows divided by their norms".to_owned(), stored.clone(), None);
+    }
+    if let Some(reduced) = resolved.reduced_dtype(searched_by, &stored)? {
         copy(format!("in {reduced}, in which candidates are found"), stored.with_dtype(reduced), None);
     } else if options.may_centre(target, metric, scored) {
         let far = "most rows are much further from the origin than from their median".to_owned();

@@ -219,6 +219,12 @@ pub(super) fn unit(rows: &Tensor) -> Result<Tensor> {
     usable.expand_dims(1)?.select(unit, otherwise.expand_dims(1)?)
 }
 
+/// As [`unit`], with NaN for rows that are not finite.
+pub(super) fn unit_or_none(rows: &Tensor) -> Result<Tensor> {
+    let is_finite = rows.abs()?.reduce_max(&[1])?.is_finite()?.expand_dims(1)?;
+    is_finite.select(unit(rows)?, f64::NAN)
+}
+
 /// The rows of a matrix, divided by powers of two so that their squares are in range.
 struct Scaled {
     /// `[n, d]`: the largest magnitude of a row is from 1 to 2, or to 4 at the end of the dtype's range.

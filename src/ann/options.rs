@@ -44,8 +44,8 @@ pub struct SearchOptions {
     pub aggregation: Aggregation,
     /// The form of the approximate top-k; by default, the target's policy chooses.
     pub form: Option<Form>,
-    /// The precision of the scores by which candidates are found in an f32 database, by inner product or L2, where the
-    /// target has [kernels](Form::Kernel). Below [`Exact`](Precision::Exact) the database is kept in bf16 or int8, too,
+    /// The precision of the scores by which candidates are found in an f32 database, where the target has
+    /// [kernels](Form::Kernel). Below [`Exact`](Precision::Exact) the database is kept in bf16 or int8, too,
     /// which takes half or a quarter of its memory more, and twice its memory while that is made; distances are those of
     /// the f32 vectors. Default: exact.
     ///
@@ -55,6 +55,9 @@ pub struct SearchOptions {
     /// not finite: the error that is reckoned with is the largest of any vector. What is found of a query depends on the
     /// others of its batch; with a recall target of 1, each is exact.
     /// [`Auto`](Precision::Auto) is exact where there is no such search, which others refuse.
+    ///
+    /// For cosines, a [`Searcher`](crate::ann::Searcher) keeps the rows divided by their norms instead, in a copy of the
+    /// database, and searches these by inner product. Functions have no such search.
     pub precision: Precision,
     /// Whether L2 candidates are found among the vectors less a centre, in a copy of the database that has its memory again.
     /// Far from the origin, half distances lose what tells neighbours apart. By default a
@@ -134,13 +137,30 @@ impl SearchOptions {
         Ok(SearchOptions { precision, width_multiple, batch, ..self.clone() })
     }
 
+    /// The metric by which a searcher searches: at a precision below f32, cosines are inner products of rows of norm 1.
+    ///
+    /// # Errors
+    /// As [`resolved`](SearchOptions::resolved).
+    pub(super) fn searched_by(
+        &self,
+        target: &Capabilities,
+        metric: Metric,
+        database: &Shape,
+    ) -> Result<Metric> {
+        if metric != Metric::Cosine || self.precision == Precision::Exact {
+            return Ok(metric);
+        }
+        let by = Metric::InnerProduct;
+        Ok(if self.resolved(target, by, database)?.precision == Precision::Exact { metric } else { by })
+    }
+
     /// Why there is no search at a precision below f32, if so.
     fn why_exact(&self, metric: Metric, database: &Shape) -> Option<String> {
         if database.dtype() != DType::F32 {
             return Some(format!("the database is searched in {}", database.dtype()));
         }
         if metric == Metric::Cosine {
-            return Some("the metric is cosine".to_owned());
+            return Some("the metric is cosine, of which a Searcher alone has one".to_owned());
         }
         self.score_budget.map(|budget| format!("there is a score budget, of {budget} bytes"))
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::ann::function::{Request, check_options, prepared_function, score_dtype, widened};
 use crate::ann::intake::{Intake, Queries};
-use crate::ann::metric::Metric;
+use crate::ann::metric::{Metric, unit_or_none};
 use crate::ann::once::OncePerKey;
 use crate::ann::options::{Aggregation, SearchOptions};
 use crate::ann::order::Order;
@@ -61,6 +61,8 @@ pub struct Neighbors {
 pub struct Searcher {
     session: Session,
     metric: Metric,
+    /// By which rows are searched: cosines at a precision below f32 as inner products of rows of norm 1.
+    searched_by: Metric,
     options: SearchOptions,
     /// As it is searched.
     database: Shape,
@@ -185,10 +187,12 @@ impl Searcher {
             return Err(Error::argument("search", "devices", expected, devices));
         }
         let shape = given.with_dtype(capabilities.search_dtype(given.dtype()));
+        let searched_by = options.searched_by(capabilities, metric, &shape)?;
         let mut searcher = Searcher {
             session: session.clone(),
             metric,
-            options: options.resolved(capabilities, metric, &shape)?,
+            searched_by,
+            options: options.resolved(capabilities, searched_by, &shape)?,
             sharding,
             order: Order::of(capabilities, &options, given.dims()[0]),
             exponent: 0,
@@ -205,12 +209,14 @@ impl Searcher {
             true => intake.centre(options.centred == Some(true))?,
             false => None,
         };
-        let options = options.resolved(capabilities, metric, &shape)?;
+        let searched_by = options.searched_by(capabilities, metric, &shape)?;
+        let options = options.resolved(capabilities, searched_by, &shape)?;
+        searcher.searched_by = searched_by;
         searcher.options = SearchOptions { centred: Some(centre.is_some()), ..options };
         searcher.exponent = intake.exponent;
         searcher.database = shape;
         searcher.check_room(given)?;
-        let stored = searcher.options.stored(metric, &searcher.database);
+        let stored = searcher.options.stored(searched_by, &searcher.database);
         for (index, device) in there.iter().take(devices).enumerate() {
             let rows = match devices {
                 1 if !searcher.order.shuffles() => vec![intake.database.clone()],
@@ -233,9 +239,13 @@ impl Searcher {
             });
             searcher.shares.push(Share { rows, prepared: Vec::new(), centre: centre.transpose()? });
         }
-        if *given != stored {
+        if *given != stored || searcher.normalises() {
             let convert = Function::trace("convert", &sharding.shapes(given), |x| {
-                let convert = |rows: &Tensor| widened(&rows.convert(stored.dtype())?, stored.dims()[1]);
+                let convert = |rows: &Tensor| {
+                    let rows = rows.convert(stored.dtype())?;
+                    let rows = if searcher.normalises() { unit_or_none(&rows)? } else { rows };
+                    widened(&rows, stored.dims()[1])
+                };
                 x.iter().map(convert).collect::<Result<Vec<Tensor>>>()
             })?;
             let converted = searcher.run(&convert, |share| share.rows.iter().collect())?;
@@ -474,10 +484,15 @@ impl Searcher {
         executable.run_replicas(&self.shares.iter().map(arguments).collect::<Vec<_>>())
     }
 
+    /// Whether rows are stored with the norm 1.
+    fn normalises(&self) -> bool {
+        self.searched_by != self.metric
+    }
+
     /// What makes of a device's rows what its search takes beside them.
     fn prepared_function(&self) -> Result<Option<Function>> {
-        let stored = self.options.stored(self.metric, &self.database);
-        prepared_function(self.metric, &self.sharding.shapes(&stored)[0], &self.options)
+        let stored = self.options.stored(self.searched_by, &self.database);
+        prepared_function(self.searched_by, &self.sharding.shapes(&stored)[0], &self.options)
     }
 
     /// Requires that the devices have room for the database, as it comes and as it is searched, and for what is
@@ -486,12 +501,12 @@ impl Searcher {
         let bytes = |shapes: Vec<Shape>| shapes.iter().map(|shape| shape.byte_count() as u64).sum::<u64>();
         let uploaded = bytes(self.sharding.shapes(given));
         let mut made = self.prepared_function()?.map_or(0, |prepared| bytes(prepared.result_shapes()));
-        let stored = self.options.stored(self.metric, &self.database);
-        if self.options.reduced_dtype(self.metric, &stored)?.is_some() {
+        let stored = self.options.stored(self.searched_by, &self.database);
+        if self.options.reduced_dtype(self.searched_by, &stored)?.is_some() {
             // What its rounding takes for a while.
             made += 2 * bytes(self.sharding.shapes(&stored));
         }
-        if *given != stored {
+        if *given != stored || self.normalises() {
             made += bytes(self.sharding.shapes(&stored));
         }
         let read_in_place = self.devices() == 1;
@@ -516,7 +531,7 @@ impl Searcher {
             let capabilities = self.session.platform().capabilities;
             let options = SearchOptions { recall_target, ..self.options.clone() };
             let request = Request {
-                metric: self.metric,
+                metric: self.searched_by,
                 database: &self.database,
                 queries: size,
                 query_dtype,

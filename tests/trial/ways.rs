@@ -113,14 +113,13 @@ pub fn search(case: Case, data: &Data, truth: &Truth) -> Outcome {
     }
 }
 
-/// Whether a refusal says what the documentation does: lower precisions are for f32 and not for cosines, and each device
-/// takes a row.
+/// Whether a refusal says what the documentation does: lower precisions are for f32, and each device takes a row.
 fn may_refuse(case: Case, data: &Data, problem: &Error) -> bool {
     let Error::Argument { argument, .. } = problem else { return false };
     match argument.as_str() {
         "precision" => {
             let is_f32 = data.rows.shape().dtype() == DType::F32;
-            case.way.precision != Precision::Exact && (case.metric == Metric::Cosine || !is_f32)
+            case.way.precision != Precision::Exact && !is_f32
         }
         "devices" => case.devices > data.rows.shape().dims()[0],
         _ => false,
