@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/derivatives.json: values and derivatives as JAX computes them, for tests/transform_jax.rs.
+"""Writes tests/fixtures/derivatives.json: values and derivatives as JAX computes them, for tests/transforms/jax.rs.
 
 Run with a Python that has JAX (pip install jax==0.10.2):  python scripts/make-derivative-fixtures.py
 

@@ -4,10 +4,12 @@
 //! `cpu`, `gpu` and `tpu`, by default the CPU. What is about the CPU, or about one plugin, runs on that.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+use std::ffi::{OsStr, OsString};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use xlann::pjrt::{Buffer, Client, CompileOptions, Device, Executable, Program, Signature};
-use xlann::target::Platform;
+use xlann::target::{Compiler, Platform, Target};
 use xlann::{Array, Error, Function, Result, Session, Shape, lower};
 
 /// What needs a plugin, such as a session.
@@ -32,6 +34,23 @@ pub fn skip(platform: &str, problem: &dyn std::fmt::Display) {
     let required = required.split(',').any(|required| required.trim() == platform);
     assert!(!required, "XLANN_REQUIRE asks for {platform}: {problem}");
     println!("skipped without {platform}: {problem}");
+}
+
+/// The environment that this process was started with. The plugin for TPUs changes it as it is loaded, and a process
+/// that another thread starts meanwhile would fail.
+static ENVIRONMENT: LazyLock<Vec<(OsString, OsString)>> = LazyLock::new(|| std::env::vars_os().collect());
+
+/// A command to run, in the environment that this process was started with.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().envs(ENVIRONMENT.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// A described target, unless its plugin is missing; see [`found`].
+pub fn compiler(target: &Target) -> Option<Compiler> {
+    LazyLock::force(&ENVIRONMENT);
+    found(target.platform().name(), target.describe())
 }
 
 /// The platform that is tested.
