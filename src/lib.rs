@@ -159,11 +159,13 @@
 //!
 //! The operators are methods of [`Tensor`]; those without a tensor to start from ([`Builder::constant`],
 //! [`Builder::iota`]) or with several results (such as [`Builder::sort_by`], [`Builder::reduce`],
-//! [`Builder::while_loop`]) are methods of [`Builder`], which [`Tensor::builder`] gives too.
+//! [`Builder::while_loop`]) are methods of [`Builder`], which [`Tensor::builder`] gives too. Functions that are put
+//! together from them, such as [`Tensor::softmax`], [`Tensor::var`], [`Tensor::cumsum`] and [`Tensor::einsum`], are
+//! methods as well. Names are mostly JAX's; the search of these pages knows those of NumPy and torch too.
 //!
 //! Everything that can fail gives an [`Error`], whose variants have fields: the argument, what was expected
 //! and what came. Nothing is repaired silently, and a graph converts dtypes only where [`Tensor::convert`]
-//! stands.
+//! stands, and within functions that compute in f32 what they round to f16 or bf16.
 //!
 //! # Limits of this version
 //!
@@ -195,6 +197,7 @@ mod array;
 pub mod data;
 mod dtype;
 mod error;
+mod functions;
 mod graph;
 pub mod hlo;
 pub mod kernels;

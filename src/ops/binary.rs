@@ -333,17 +333,23 @@ macro_rules! binary_methods {
 // Of each method, operands and what they give, for the example in its documentation.
 binary_methods! {
     /// The angle of the points (`rhs`, `self`), in radians.
+    #[doc(alias = "arctan2")]
     atan2 => Atan2, F32: [1f32, 0.0], [0f32, -1.0] => [1.5707964f32, 3.1415927];
     /// The larger operand; NaN where one is.
+    #[doc(alias = "max")]
     maximum => Max, F32: [1f32, 5.0], [3f32, 2.0] => [3f32, 5.0];
     /// The smaller operand; NaN where one is.
+    #[doc(alias = "min")]
     minimum => Min, F32: [1f32, 5.0], [3f32, 2.0] => [1f32, 2.0];
     /// `self` to the power of `rhs`. A negative power of an integer is the integer part of the fraction, and 0
     /// of 0. Integer powers of 64 and more are not defined, for XLA reads 6 bits of them where it compiles them.
+    #[doc(alias("power", "float_power"))]
     pow => Pow, F32: [2f32, 9.0], [10f32, 0.5] => [1024f32, 3.0];
     /// Integers shifted left; 0 where `rhs` is not below their width.
+    #[doc(alias("left_shift", "bitwise_left_shift"))]
     shift_left => ShiftLeft, S32: [1, -8], [4, 32] => [16, 0];
     /// Integers shifted right, filled with the sign bit.
+    #[doc(alias("right_shift", "bitwise_right_shift"))]
     shift_right_arithmetic => ShiftRightArithmetic, S32: [-8, 8], [1, 1] => [-4, 4];
     /// Integers shifted right, filled with zeros.
     shift_right_logical => ShiftRightLogical, S32: [-8, 8], [1, 1] => [0x7fff_fffc, 4];

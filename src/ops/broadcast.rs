@@ -53,6 +53,7 @@ impl Tensor {
     /// assert_eq!(results[0].to_string(), "f32[2,3] [[1, 2, 3], [1, 2, 3]]");
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "expand")]
     pub fn broadcast_to(&self, dims: &[usize]) -> Result<Tensor> {
         if self.dims() == dims {
             return Ok(self.clone());

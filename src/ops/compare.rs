@@ -92,16 +92,22 @@ macro_rules! compare_methods {
 // Of each method, operands and what they give, for the example in its documentation.
 compare_methods! {
     /// Where `self` equals `rhs`; a NaN equals nothing.
+    #[doc(alias = "eq")]
     equal => Eq: [1f32, 2.0], [2f32, 2.0] => [false, true];
     /// Where `self` does not equal `rhs`; true for a NaN.
+    #[doc(alias = "ne")]
     not_equal => Ne: [1f32, 2.0], [2f32, 2.0] => [true, false];
     /// Where `self` is less than `rhs`; never for a NaN.
+    #[doc(alias = "lt")]
     less => Lt: [1f32, 2.0], [2f32, 2.0] => [true, false];
     /// Where `self` is less than `rhs` or equals it; never for a NaN.
+    #[doc(alias = "le")]
     less_equal => Le: [1f32, 2.0], [2f32, 2.0] => [true, true];
     /// Where `self` is greater than `rhs`; never for a NaN.
+    #[doc(alias = "gt")]
     greater => Gt: [3f32, 2.0], [2f32, 2.0] => [true, false];
     /// Where `self` is greater than `rhs` or equals it; never for a NaN.
+    #[doc(alias = "ge")]
     greater_equal => Ge: [1f32, 2.0], [2f32, 2.0] => [false, true];
 }
 

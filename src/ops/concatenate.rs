@@ -27,6 +27,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([3], &[1f32, 2.0, 3.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("cat", "concat"))]
     pub fn concatenate(operands: &[&Tensor], axis: isize) -> Result<Tensor> {
         let Some(first) = operands.first() else {
             return Err(Error::argument("concatenate", "operands", "at least 1", 0));

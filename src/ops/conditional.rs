@@ -43,6 +43,7 @@ impl Tensor {
     /// assert_eq!(f.eval(&[Array::scalar(false), Array::scalar(3f32)])?, [Array::scalar(-3f32)]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "if")]
     pub fn cond(&self, operands: &[&Tensor], on_true: Function, on_false: Function) -> Result<Vec<Tensor>> {
         if *self.shape() != Shape::scalar(DType::Pred) {
             return Err(Error::argument("conditional", "predicate", "pred[]", self.shape()));
@@ -76,6 +77,7 @@ impl Tensor {
     /// assert_eq!(f.eval(&[Array::scalar(-1), Array::scalar(2f32)])?, [Array::scalar(8f32)]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "case")]
     pub fn switch(&self, operands: &[&Tensor], branches: Vec<Function>) -> Result<Vec<Tensor>> {
         if *self.shape() != Shape::scalar(DType::S32) {
             return Err(Error::argument("conditional", "index", "s32[]", self.shape()));

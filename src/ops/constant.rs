@@ -65,6 +65,7 @@ impl Builder {
     /// assert_eq!(function.eval(&[])?[0].to_string(), "s32[2,3] [[0, 1, 2], [0, 1, 2]]");
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("arange", "range", "broadcasted_iota"))]
     pub fn iota(&self, shape: Shape, dimension: isize) -> Result<Tensor> {
         let dimension = shape.axis("iota", "dimension", dimension)?;
         self.push_one(Iota { shape, dimension }, &[])
@@ -84,6 +85,7 @@ impl Tensor {
     /// assert_eq!(f.eval(&[Array::new([3], &[0f32; 3])?])?, [Array::new([3], &[7f32; 3])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("zeros_like", "ones_like", "full"))]
     pub fn full_like(&self, value: impl crate::Operand) -> Result<Tensor> {
         value.tensor(self)?.broadcast_to(self.dims())
     }

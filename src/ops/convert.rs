@@ -38,6 +38,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([4], &[1u8, 0, 255, 0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("astype", "convert_element_type", "cast"))]
     pub fn convert(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());
@@ -63,6 +64,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([1], &[0x3f80_0000u32])?, Array::new([1, 2], &[0u16, 0x3f80])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("bitcast_convert_type", "view"))]
     pub fn bitcast_convert(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());

@@ -39,6 +39,7 @@ impl Tensor {
     /// assert_eq!(scores.result_shapes(), [Shape::new(DType::F32, [8, 5, 100])]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "tensordot")]
     pub fn dot_general(
         &self,
         rhs: &Tensor,
@@ -69,6 +70,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([2], &[7f32, 16.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("mm", "mv", "@"))]
     pub fn dot(&self, rhs: &Tensor) -> Result<Tensor> {
         for (argument, tensor) in [("lhs", self), ("rhs", rhs)] {
             if !matches!(tensor.rank(), 1 | 2) {
@@ -98,6 +100,7 @@ impl Tensor {
     /// assert_eq!(f.eval(&[matrix.clone(), matrix])?, [Array::new([2, 2], &[1f32, 2.0, 0.0, 1.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("bmm", "mm", "@"))]
     pub fn matmul(&self, rhs: &Tensor) -> Result<Tensor> {
         for (argument, tensor) in [("lhs", self), ("rhs", rhs)] {
             if tensor.rank() == 0 {

@@ -42,6 +42,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([3], &[12f32, 13.0, 14.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "index")]
     pub fn dynamic_slice(&self, starts: &[&Tensor], sizes: &[usize]) -> Result<Tensor> {
         let inputs: Vec<_> = [self].into_iter().chain(starts.iter().copied()).collect();
         self.builder().push_one(DynamicSlice { sizes: sizes.to_vec() }, &inputs)
@@ -65,6 +66,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([4], &[0f32, 1.0, 2.0, 0.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "index_copy")]
     pub fn dynamic_update_slice(&self, update: &Tensor, starts: &[&Tensor]) -> Result<Tensor> {
         let inputs: Vec<_> = [self, update].into_iter().chain(starts.iter().copied()).collect();
         self.builder().push_one(DynamicUpdateSlice, &inputs)

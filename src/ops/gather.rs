@@ -158,6 +158,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([2, 2], &[20f32, 21.0, 0.0, 1.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("index_select", "embedding"))]
     pub fn take(&self, indices: &Tensor, axis: isize) -> Result<Tensor> {
         let axis = self.shape().axis("take", "axis", axis)?;
         nonempty("take", self, axis)?;
@@ -195,6 +196,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("gather", "take_along_dim"))]
     pub fn take_along_axis(&self, indices: &Tensor, axis: isize) -> Result<Tensor> {
         let axis = self.shape().axis("take_along_axis", "axis", axis)?;
         nonempty("take_along_axis", self, axis)?;

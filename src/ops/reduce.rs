@@ -89,44 +89,26 @@ reduce_methods! {
     ///
     /// XLA adds in any order, and f16 and bf16 as the target likes: rounded after each addition or once. The
     /// interpreter adds in f64 and rounds once. Integers wrap.
+    #[doc(alias = "sum")]
     reduce_sum => Sum, F32: [1f32, 2.0, 3.0, 4.0, 5.0, 6.0] => [6f32, 15.0];
     /// The product of numbers over `dimensions` (negative: from the end); 1 where there are none. Of its
     /// rounding, see [`reduce_sum`](Tensor::reduce_sum).
+    #[doc(alias = "prod")]
     reduce_prod => Prod, F32: [1f32, 2.0, 3.0, 4.0, 5.0, 6.0] => [6f32, 120.0];
     /// The greatest element over `dimensions` (negative: from the end), NaN where one is; -∞, the least
     /// integer or false where there are none.
+    #[doc(alias("max", "amax"))]
     reduce_max => Max, F32: [1f32, 2.0, 3.0, 4.0, 5.0, 6.0] => [3f32, 6.0];
     /// The least element over `dimensions` (negative: from the end), NaN where one is; ∞, the greatest
     /// integer or true where there are none.
+    #[doc(alias("min", "amin"))]
     reduce_min => Min, F32: [1f32, 2.0, 3.0, 4.0, 5.0, 6.0] => [1f32, 4.0];
     /// Whether all preds over `dimensions` (negative: from the end) are true; so they are where there are none.
+    #[doc(alias("all", "reduce_and"))]
     reduce_all => And, Pred: [true, true, false, true, true, true] => [false, true];
     /// Whether any pred over `dimensions` (negative: from the end) is true.
+    #[doc(alias("any", "reduce_or"))]
     reduce_any => Or, Pred: [false, true, false, false, false, false] => [true, false];
-}
-
-impl Tensor {
-    /// The mean of floats over `dimensions` (negative: from the end); NaN where there are none.
-    ///
-    /// # Errors
-    /// Where a dimension is out of range or named twice, or the dtype is not a float's.
-    ///
-    /// ```
-    /// use xlann::{Array, DType, Function, Shape};
-    ///
-    /// let f = Function::trace("f", &[Shape::new(DType::F32, [2, 3])], |x| x[0].mean(&[-1]))?;
-    /// let rows = Array::new([2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
-    /// assert_eq!(f.eval(&[rows])?, [Array::new([2], &[2f32, 5.0])?]);
-    /// # Ok::<(), xlann::Error>(())
-    /// ```
-    pub fn mean(&self, dimensions: &[isize]) -> Result<Tensor> {
-        let axes = self.shape().axes("mean", "dimensions", dimensions)?;
-        if !self.dtype().is_float() {
-            return Err(Error::argument("mean", "operand's dtype", "floating", self.dtype()));
-        }
-        let count: f64 = self.shape().part(&axes).0.iter().map(|&dim| dim as f64).product();
-        self.reduce_sum(dimensions)? / count
-    }
 }
 
 impl Operator for Reduce {

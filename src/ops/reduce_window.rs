@@ -48,6 +48,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([3], &[4f32, 2.0, 6.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("max_pool", "avg_pool", "sum_pool"))]
     pub fn reduce_window(
         &self,
         init: impl crate::Operand,

@@ -27,6 +27,7 @@ impl Tensor {
     /// assert_eq!(results[0].to_string(), "s32[3,2] [[1, 2], [3, 4], [5, 6]]");
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "view")]
     pub fn reshape(&self, dims: &[usize]) -> Result<Tensor> {
         if self.dims() == dims {
             return Ok(self.clone());
@@ -50,6 +51,7 @@ impl Tensor {
     /// assert_eq!(f.result_shapes()[1].dims(), [3, 1]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("unsqueeze", "newaxis"))]
     pub fn expand_dims(&self, axis: isize) -> Result<Tensor> {
         let mut dims = self.dims().to_vec();
         dims.push(1);

@@ -171,6 +171,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([2, 3], &[0f32, 0.0, 1.0, 2.0, 0.0, 0.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("put_along_axis", "scatter_add", "scatter_reduce"))]
     pub fn scatter_along_axis(
         &self,
         indices: &Tensor,

@@ -33,6 +33,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([3], &[0f32, 2.0, 0.0])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "where")]
     pub fn select(&self, on_true: impl Operand, on_false: impl Operand) -> Result<Tensor> {
         let on_true = on_true.tensor(self)?;
         let on_false = on_false.tensor(&on_true)?;

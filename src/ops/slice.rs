@@ -51,6 +51,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([2, 2], &[1, 2, 11, 12])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "narrow")]
     pub fn slice_in_dim(&self, start: usize, limit: usize, stride: usize, axis: isize) -> Result<Tensor> {
         let axis = self.shape().axis("slice_in_dim", "axis", axis)?;
         let rank = self.rank();

@@ -51,6 +51,7 @@ impl Builder {
     /// assert_eq!(results, [Array::new([3], &[2f32, 1.0, 0.5])?, Array::new([3], &[8, 9, 7])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "lexsort")]
     pub fn sort_by(
         &self,
         operands: &[&Tensor],
@@ -86,6 +87,25 @@ impl Tensor {
         Ok(self.builder().sort_by(&[self], axis, true, comparator)?.remove(0))
     }
 
+    /// This tensor in descending order along `axis` (negative: from the end); NaNs come first, as in JAX and torch, and
+    /// what is equal keeps its order, such as 0 and -0.
+    ///
+    /// # Errors
+    /// Where there is no such axis.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [4])], |x| x[0].sort_descending(0))?;
+    /// let results = f.eval(&[Array::new([4], &[3f32, f32::NAN, -1.0, 2.0])?])?;
+    /// assert_eq!(results[0].to_string(), "f32[4] [NaN, 3, 2, -1]");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn sort_descending(&self, axis: isize) -> Result<Tensor> {
+        let comparator = descending(&[self.dtype()])?;
+        Ok(self.builder().sort_by(&[self], axis, true, comparator)?.remove(0))
+    }
+
     /// The s32 indices along `axis` (negative: from the end) that bring this tensor in the order of
     /// [`sort`](Tensor::sort); equal elements keep their order.
     ///
@@ -101,28 +121,71 @@ impl Tensor {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn argsort(&self, axis: isize) -> Result<Tensor> {
-        let dimension = self.shape().axis("argsort", "axis", axis)?;
+        self.order_by("argsort", axis, ascending)
+    }
+
+    /// The s32 indices along `axis` (negative: from the end) that bring this tensor in the order of
+    /// [`sort_descending`](Tensor::sort_descending); equal elements keep their order.
+    ///
+    /// # Errors
+    /// Where there is no such axis, or its size does not fit an s32.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape};
+    ///
+    /// let f = Function::trace("f", &[Shape::new(DType::F32, [4])], |x| x[0].argsort_descending(0))?;
+    /// let results = f.eval(&[Array::new([4], &[3f32, f32::NAN, 3.0, 4.0])?])?;
+    /// assert_eq!(results, [Array::new([4], &[1, 3, 0, 2])?]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn argsort_descending(&self, axis: isize) -> Result<Tensor> {
+        self.order_by("argsort_descending", axis, descending)
+    }
+
+    fn order_by(
+        &self,
+        operator: &'static str,
+        axis: isize,
+        comparator: fn(&[DType]) -> Result<Function>,
+    ) -> Result<Tensor> {
+        let dimension = self.shape().axis(operator, "axis", axis)?;
         if i32::try_from(self.dims()[dimension]).is_err() {
             let expected = format!("one of size {} at most", i32::MAX);
-            return Err(Error::argument("argsort", "axis", expected, self.shape()));
+            return Err(Error::argument(operator, "axis", expected, self.shape()));
         }
         let indices = self.builder().iota(self.shape().with_dtype(DType::S32), axis)?;
-        let comparator = ascending(&[self.dtype(), DType::S32])?;
+        let comparator = comparator(&[self.dtype(), DType::S32])?;
         Ok(self.builder().sort_by(&[self, &indices], axis, true, comparator)?.remove(1))
     }
 }
 
 /// Whether the left element of the first of several operands is less, a NaN being greater than all else.
 fn ascending(dtypes: &[DType]) -> Result<Function> {
+    comparator("ascending", dtypes, is_less)
+}
+
+/// Whether the left element of the first of several operands is greater, a NaN being greater than all else.
+fn descending(dtypes: &[DType]) -> Result<Function> {
+    comparator("descending", dtypes, |left, right| is_less(right, left))
+}
+
+/// A comparator of the first of operands of these dtypes.
+fn comparator(
+    name: &str,
+    dtypes: &[DType],
+    before: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Function> {
     let scalars: Vec<Shape> =
         dtypes.iter().flat_map(|&dtype| [Shape::scalar(dtype), Shape::scalar(dtype)]).collect();
-    Function::trace("ascending", &scalars, |x| {
-        let less = x[0].less(&x[1])?;
-        match dtypes[0].is_float() {
-            true => less | (x[0].equal(&x[0])? & x[1].not_equal(&x[1])),
-            false => Ok(less),
-        }
-    })
+    Function::trace(name, &scalars, |x| before(&x[0], &x[1]))
+}
+
+fn is_less(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let less = x.less(y)?;
+    match x.dtype().is_float() {
+        true => less | (x.equal(x)? & y.not_equal(y)),
+        false => Ok(less),
+    }
 }
 
 impl Sort {

@@ -30,6 +30,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([2], &[9f32, 9.0])?, Array::new([2], &[1, 3])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "topk")]
     pub fn top_k(&self, k: usize) -> Result<(Tensor, Tensor)> {
         let mut outputs = self.builder().push(TopK { k }, &[self])?;
         let indices = outputs.remove(1);

@@ -35,6 +35,7 @@ impl Tensor {
     /// assert_eq!(results[0].to_string(), "s32[3,2] [[1, 4], [2, 5], [3, 6]]");
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "permute")]
     pub fn transpose(&self, permutation: &[isize]) -> Result<Tensor> {
         let permutation = permutation
             .iter()
@@ -55,6 +56,7 @@ impl Tensor {
     /// assert_eq!(f.result_shapes()[0].dims(), [4, 3, 2]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "swapaxes")]
     pub fn swap_axes(&self, a: isize, b: isize) -> Result<Tensor> {
         let a = self.shape().axis("swap_axes", "a", a)?;
         let b = self.shape().axis("swap_axes", "b", b)?;
@@ -76,6 +78,7 @@ impl Tensor {
     /// assert_eq!(f.result_shapes()[0].dims(), [3, 4, 2]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("moveaxis", "movedim"))]
     pub fn move_axis(&self, source: isize, destination: isize) -> Result<Tensor> {
         let source = self.shape().axis("move_axis", "source", source)?;
         let destination = self.shape().axis("move_axis", "destination", destination)?;
@@ -97,6 +100,7 @@ impl Tensor {
     /// assert_eq!(results, [Array::new([2, 3], &[3, 2, 1, 6, 5, 4])?]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias("flip", "rev"))]
     pub fn reverse(&self, dimensions: &[isize]) -> Result<Tensor> {
         let dimensions = self.shape().axes("reverse", "dimensions", dimensions)?;
         self.builder().push_one(Reverse { dimensions }, &[self])

@@ -243,6 +243,7 @@ macro_rules! unary_methods {
 // Of each method, an operand and what it gives, for the example in its documentation.
 unary_methods! {
     /// The absolute value of floats and signed integers; the smallest integer is its own.
+    #[doc(alias("absolute", "fabs"))]
     abs => Abs: [-1.5f32, 2.0] => [1.5f32, 2.0];
     /// The cube root of floats.
     cbrt => Cbrt: [8f32, -27.0] => [2f32, -3.0];
@@ -259,20 +260,25 @@ unary_methods! {
     /// Floats rounded down to integers.
     floor => Floor: [1.2f32, -1.2] => [1f32, -2.0];
     /// Whether floats are neither infinite nor NaN; a pred.
+    #[doc(alias = "isfinite")]
     is_finite => IsFinite: [1f32, f32::INFINITY] => [true, false];
     /// The natural logarithm of floats.
+    #[doc(alias = "ln")]
     log => Log: [1f32, 10.0] => [0f32, 2.3025851];
     /// `log(1 + x)` of floats, exact near 0.
     log1p => Log1p: [0f32, 1e-10] => [0f32, 1e-10];
     /// `1 / (1 + exp(-x))` of floats.
+    #[doc(alias("sigmoid", "expit"))]
     logistic => Logistic: [0f32, 1.0] => [0.5f32, 0.7310586];
     /// Floats rounded to the nearest integer, halves away from 0, as [`f64::round`].
     round => Round: [2.5f32, -2.5] => [3f32, -3.0];
     /// Floats rounded to the nearest integer, halves to the even one.
+    #[doc(alias("rint", "round"))]
     round_ties_even => RoundTiesEven: [2.5f32, -2.5] => [2f32, -2.0];
     /// `1 / sqrt(x)` of floats.
     rsqrt => Rsqrt: [4f32, 0.25] => [0.5f32, 2.0];
     /// -1, 0 or 1 by the sign of floats and signed integers; zeros and NaNs stay themselves.
+    #[doc(alias("sgn", "signum"))]
     sign => Sign: [-3f32, 0.0] => [-1f32, 0.0];
     /// The sine of floats, in radians.
     sin => Sin: [0f32, 1.0] => [0f32, 0.84147096];

@@ -51,6 +51,7 @@ impl Builder {
     /// assert_eq!(function.eval(&[Array::scalar(100)])?, [Array::scalar(128)]);
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "while")]
     pub fn while_loop(&self, state: &[&Tensor], condition: Function, body: Function) -> Result<Vec<Tensor>> {
         self.push(While::new(condition, body, None), state)
     }
@@ -77,6 +78,7 @@ impl Builder {
     /// assert_eq!(function.eval(&[])?[0], Array::scalar(81f32));
     /// # Ok::<(), xlann::Error>(())
     /// ```
+    #[doc(alias = "for")]
     pub fn fori_loop<R: Results>(
         &self,
         trip_count: i32,

@@ -3,7 +3,7 @@
 use crate::graph::Tensor;
 use crate::hlo;
 use crate::ops::{Operator, arity};
-use crate::transform::{Dual, Jvp, Part, Partial, Transposition};
+use crate::transform::{Dual, Jvp, Part, Partial, Transposition, zeros};
 use crate::{Array, Error, Result, Shape};
 
 /// The first operand, whose derivative is the second's.
@@ -35,6 +35,28 @@ impl Tensor {
     /// ```
     pub fn with_derivative_of(&self, other: &Tensor) -> Result<Tensor> {
         self.builder().push_one(WithDerivativeOf, &[self, other])
+    }
+
+    /// This tensor, without a derivative: whatever it depends on counts as constant.
+    ///
+    /// # Errors
+    /// None of its own.
+    ///
+    /// ```
+    /// use xlann::{Array, DType, Function, Shape, grad};
+    ///
+    /// let f = Function::trace("f", &[Shape::scalar(DType::F32)], |x| &x[0] * x[0].stop_gradient()?)?;
+    /// let argument = [Array::scalar(3f32)];
+    /// assert_eq!(f.eval(&argument)?, [Array::scalar(9f32)]);
+    /// assert_eq!(grad(&f, &[0])?.eval(&argument)?, [Array::scalar(3f32)]);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    #[doc(alias("detach", "no_grad"))]
+    pub fn stop_gradient(&self) -> Result<Tensor> {
+        match self.dtype().is_float() {
+            true => self.with_derivative_of(&zeros(self.builder(), self.shape())?),
+            false => Ok(self.clone()),
+        }
     }
 }
 
