@@ -21,7 +21,7 @@ struct Worker {
   Candidates candidates;
   int32_t* keys;
   int32_t* indices;
-  float* widened;
+  void* made;  // a block of rows as tiles take them
   float* best;  // of each few rows of a sample, for each query of a panel
   uint64_t* ranked;
   Neighbour* neighbours;  // of squared distances
@@ -51,7 +51,7 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
     worker.candidates.shared = plan.by_rows ? memory.shared : nullptr;
     worker.keys = arena.take<int32_t>(queries * plan.list_stride);
     worker.indices = arena.take<int32_t>(queries * plan.list_stride);
-    worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
+    worker.made = arena.take<char>(plan.block * plan.made_bytes);
     worker.best = arena.take<float>(plan.ranks_few ? plan.rank * lanes * plan.search->vectors : 0);
     worker.ranked = arena.take<uint64_t>(2 * plan.kept);
     const bool squared = call.metric == Metric::squared_distance;
@@ -95,9 +95,15 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t
   block.ahead = address_of(call, first);
   block.rows = reinterpret_cast<const void*>(block.ahead);
   block.ahead_bytes = 0;
-  if (plan.search->widened && !plan.streams) {
-    plan.base->widen[static_cast<int>(call.type)](block.rows, worker.widened, block.count * call.dimension);
-    block.rows = worker.widened;
+  if (plan.made_bytes > 0) {
+    if (plan.search->widened) {
+      const auto widen = plan.base->widen[static_cast<int>(call.type)];
+      widen(block.rows, static_cast<float*>(worker.made), block.count * call.dimension);
+    } else {
+      const int8_t* const rows = static_cast<const int8_t*>(block.rows);
+      plan.search->make_unsigned(rows, static_cast<uint8_t*>(worker.made), block.count, call.dimension);
+    }
+    block.rows = worker.made;
   }
   return block;
 }
