@@ -36,6 +36,8 @@ double centred(const FusedSearch& call, int64_t start, int64_t j) {
 
 bool rounds_to_bf16(const FusedSearch& call) { return call.type == Type::bf16 && call.rerank_rows != nullptr; }
 
+double greater_of(double a, double b) { return b > a ? b : a; }
+
 // Of form s8_pairs.
 constexpr int64_t elements_together = 4 * pairs_together;
 
@@ -56,15 +58,15 @@ struct Quantiser {
       const float x = static_cast<float>(centred(call, start, j));
       const double magnitude = std::fabs(x);
       finite = finite && magnitude < INFINITY;
-      greatest = std::fmax(greatest, magnitude);
+      greatest = greater_of(greatest, magnitude);
       if (!in_pairs) continue;
       if (j % 2 == 0) signs[0] = signs[1] = 0;
       if (j % elements_together == 0) sums[0] = sums[1] = 0;
-      pair = std::fmax(pair, signs[x < 0] += magnitude);
-      together = std::fmax(together, sums[j / 2 % 2] += magnitude);
+      pair = greater_of(pair, signs[x < 0] += magnitude);
+      together = greater_of(together, sums[j / 2 % 2] += magnitude);
     }
     constexpr double most_together = 255 - pairs_together;
-    const double reach = std::fmax(std::fmax(greatest, pair), together * (127 / most_together));
+    const double reach = greater_of(greater_of(greatest, pair), together * (127 / most_together));
     scale = finite ? static_cast<float>(reach / 127) : NAN;
     inverse = finite && reach > 0 ? static_cast<float>(127 / reach) : 0;
     // There is no inverse of a magnitude below 127 / 2^128, 3.7e-37: such a query is taken for 0.
@@ -72,9 +74,10 @@ struct Quantiser {
   }
 
   int32_t operator()(float x) const {
-    // To nearest, ties to even; the compiler may not fold it.
-    const float rounded = std::nearbyint(x * inverse);
-    return inverse == 0 ? 0 : static_cast<int32_t>(rounded < -127 ? -127 : rounded > 127 ? 127 : rounded);
+    // To nearest, ties to even: of these, f32 holds whole numbers only. Neither infinity nor NaN has an inverse.
+    constexpr float whole = 0x1.8p23f;
+    const float rounded = inverse == 0 ? 0 : (x * inverse + whole) - whole;
+    return static_cast<int32_t>(rounded < -127 ? -127 : rounded > 127 ? 127 : rounded);
   }
 };
 

@@ -146,11 +146,13 @@ struct Among {
   std::vector<int64_t> proven;
 
   Among() {}
-  Among(Problem& problem, const Run& run, int64_t candidate_count) : candidate_count(candidate_count) {
+  Among(Problem& problem, const Run& run, InstructionSet set, int64_t candidate_count)
+      : candidate_count(candidate_count) {
     FusedSearch call = problem.reranked();
     call.candidates = candidate_count;
     reranked = run(call, problem.shape.k, 1), candidates = run(problem.reduced(), candidate_count, 1);
     call = problem.certified(1);
+    call.instruction_set = set;
     call.values = reranked.values.data();
     for (int64_t q = 0; q < problem.shape.queries; ++q) {
       const float last = candidates.values[size_t((q + 1) * candidate_count - 1)];
@@ -215,7 +217,7 @@ int64_t check(Problem& problem, double recall = 1, const std::vector<Instruction
                     (int)shape.candidates, recall);
       for (int threads : {2, 5}) CHECK(same(found, run(call, k, threads)), "%s: %d threads", where, threads);
       ++searches;
-      const Among few(problem, run, shape.candidates), none;
+      const Among few(problem, run, set, shape.candidates), none;
       std::vector<int64_t> queries(size_t(shape.queries), 0);
       std::iota(queries.begin(), queries.end(), 0);
       const std::vector<int64_t> left = few.left(queries, recall, k);
@@ -223,7 +225,7 @@ int64_t check(Problem& problem, double recall = 1, const std::vector<Instruction
       // Of few queries more candidates are looked at.
       const int64_t more = 8 * shape.candidates;
       const bool widens = failures > 0 && 8 * failures < shape.queries + 8 && more <= shape.rows / 8;
-      const Among many = widens ? Among(problem, run, more) : none;
+      const Among many = widens ? Among(problem, run, set, more) : none;
       const std::vector<int64_t> last = widens ? many.left(left, recall, k) : left;
       const Found exact = run(problem.in_f32(), k, 1);
       Found all;  // where it is needed
