@@ -168,9 +168,6 @@ void prefetch_row(const FusedSearch& call, int64_t index) {
   for (int64_t i = 0; i < call.dimension * 4; i += 64) __builtin_prefetch(row + i);
 }
 
-// So many rows ahead memory is asked for them: it takes as long as dozens of lines take to compute.
-int64_t rows_ahead(const FusedSearch& call) { return at_least(8192 / (call.dimension * 4), 4); }
-
 double squared_distance(const Routines& base, const FusedSearch& call, int64_t index, const Worker& worker) {
   const Type type = call.rerank_rows != nullptr ? call.rerank_type : call.type;
   const void* const row = exact_row(call, index);
@@ -188,10 +185,9 @@ double squared_distance(const Routines& base, const FusedSearch& call, int64_t i
 int32_t finish_distances(const Plan& plan, const FusedSearch& call, int64_t found, int64_t query, float worst,
                          Worker& worker) {
   read_query(call, query, worker.query);
-  const int64_t ahead = rows_ahead(call);
   for (int64_t i = 0; i < found; ++i) {
     const int32_t index = index_of_ranked(worker.ranked[i]);
-    if (i + ahead < found) prefetch_row(call, index_of_ranked(worker.ranked[i + ahead]));
+    if (i + 4 < found) prefetch_row(call, index_of_ranked(worker.ranked[i + 4]));
     worker.neighbours[i] = {squared_distance(*plan.base, call, index, worker), index};
   }
   std::sort(worker.neighbours, worker.neighbours + found, [](const Neighbour& a, const Neighbour& b) {
@@ -229,11 +225,10 @@ int32_t finish_query(const Plan& plan, const FusedSearch& call, const Worker* wo
     const bool l2 = call.metric == Metric::l2;
     float* const query_of_floats = reinterpret_cast<float*>(worker.query);
     read_query(call, query, query_of_floats);
-    const int64_t ahead = rows_ahead(call);
     for (int64_t i = 0; i < found; ++i) {
       const int32_t index = index_of_ranked(best[i]);
       // They stand anywhere in memory.
-      if (i + ahead < found) prefetch_row(call, index_of_ranked(best[i + ahead]));
+      if (i + 4 < found) prefetch_row(call, index_of_ranked(best[i + 4]));
       const float* const row = static_cast<const float*>(exact_row(call, index));
       float score = plan.base->dot(query_of_floats, row, call.dimension);
       if (l2) score -= call.half_norms[index];
