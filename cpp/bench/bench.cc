@@ -167,8 +167,9 @@ std::vector<float> errors_of(const Database& database, Type type) {
     for (int64_t j = i * database.dimension; j < (i + 1) * database.dimension; ++j) {
       const float stored = type == Type::s8 ? database.scales[size_t(i)] * database.s8[size_t(j)]
                                             : float_of_bf16(database.bf16[size_t(j)]);
-      sums[0] += std::pow(double(database.f32[size_t(j)]) - stored, 2);
-      sums[1] += std::pow(double(stored), 2);
+      const double difference = double(database.f32[size_t(j)]) - stored;
+      sums[0] += difference * difference;
+      sums[1] += double(stored) * stored;
     }
     lost = std::max(lost, sums[0]), norm = std::max(norm, sums[1]);
   }
@@ -233,7 +234,8 @@ struct Search {
 
   // Against all scores of some queries, summed in f64 from the f32 rows: the share of the true k that was found.
   double recall(const Database& database) {
-    const int64_t d = database.dimension, asked = std::min<int64_t>(call.query_count, 50);
+    const int64_t d = database.dimension;
+    const int64_t asked = std::min(call.query_count, 5000000 / database.rows);
     int64_t hits = 0;
     for (int64_t q = 0; q < asked; ++q) {
       std::vector<std::pair<double, int32_t>> scores;

@@ -123,7 +123,8 @@ impl Content {
 /// one sign beside each other, and of every other two of sixteen.
 fn reach_of_pairs(query: &[f64]) -> f64 {
     let pairs = query.chunks(2).map(|pair| {
-        let [positive, negative] = [1.0, -1.0].map(|sign| pair.iter().map(|x| (sign * x).max(0.0)).sum::<f64>());
+        let [positive, negative] =
+            [1.0, -1.0].map(|sign| pair.iter().map(|x| (sign * x).max(0.0)).sum::<f64>());
         positive.max(negative)
     });
     let sums = query.chunks(16).flat_map(|some| {
