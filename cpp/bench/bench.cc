@@ -319,9 +319,9 @@ void certifying(const std::string& rows, const Database& database, int64_t k) {
     const Type type = entry.search.call.type;
     const double seconds = middle_of(entry.seconds);
     const double rate = 2 * 1024 * double(database.rows) * double(d) / seconds / 1e9;
-    std::printf("%-46s %9.3f ms %8.1f G/s of %6.1f: %3.0f %%  recall %.3f  %.2f of f32's speed", (name(type) + sizes).c_str(),
-                1e3 * seconds, rate, entry.peak, 100 * rate / entry.peak, entry.search.recall(database),
-                middle_of(entry.ratios));
+    std::printf("%-46s %9.3f ms %8.1f G/s of %6.1f: %3.0f %%  recall %.3f  %.2f of f32's speed",
+                (name(type) + sizes).c_str(), 1e3 * seconds, rate, entry.peak, 100 * rate / entry.peak,
+                entry.search.recall(database), middle_of(entry.ratios));
     if (!entry.errors.empty()) {
       std::printf("  %.3f proven at once of %d candidates", entry.search.proven(), int(entry.search.call.candidates));
     }

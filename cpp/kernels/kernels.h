@@ -115,7 +115,7 @@ struct FusedSearch {
   // Where above 0, at least this share of the results of all queries together is proven, by a bound on what the types
   // may have cost, to be among those of a search in f32. Where the candidates prove less, the queries of which they
   // prove least are searched again: a few among eight times as many, others, and those of which these prove too little,
-  // as if `type` were f32, with the same results. So what a query finds depends on what is proven of others; with a
+  // as if `type` were f32, with the same results; and so are all, where they are many and products are f32's. So what a query finds depends on what is proven of others; with a
   // share of 1, that is no more than which of two rows it has whose scores differ by less than sums in f32 round.
   // Nothing that is not finite is proven. Needs rerank_rows. Squared distances: see above.
   double certified_recall = 0;  // from 0 to 1
