@@ -1,6 +1,6 @@
 // Which share of the results is proven, by number of candidates: where it is certified_recall, none is searched again.
 //
-//   certificates [--threads 2] [--vectors FILE --dimension D] [--least]
+//   certificates [--threads 2] [--set NAME] [--vectors FILE --dimension D] [--least]
 //
 // Rows and queries are normally distributed; or of a file, f32 and row-major, made unit vectors, the queries being some
 // of its rows. --least leaves out the searches of a million rows.
@@ -16,6 +16,7 @@ using namespace xlann;
 namespace {
 
 int threads = 2;
+InstructionSet forced = InstructionSet::automatic;
 constexpr int64_t queries = 256;
 
 float gaussian(Random& random) {
@@ -69,6 +70,7 @@ double proven(const std::vector<float>& rows, int64_t count, int64_t dimension, 
   call.database = stored.s8.empty() ? static_cast<const void*>(stored.bf16.data()) : stored.s8.data();
   call.scales = stored.s8.empty() ? nullptr : stored.scales.data();
   call.rows = count;
+  call.instruction_set = forced;
   call.dimension = dimension;
   call.queries = asked.data();
   call.query_count = queries;
@@ -115,6 +117,13 @@ int main(int argc, char** argv) {
     const std::string option = argv[i];
     const auto value = [&] { return i + 1 < argc ? argv[++i] : ""; };
     if (option == "--threads") threads = std::atoi(value());
+    if (option == "--set") {
+      const std::string set = value();
+      for (InstructionSet one : all_sets) {
+        if (set == name(one)) forced = one;
+      }
+      CHECK(set == name(forced) && supported(forced), "this machine has no instruction set %s", set.c_str());
+    }
     if (option == "--vectors") file = value();
     if (option == "--dimension") file_dimension = std::atoi(value());
     if (option == "--least") most = 100000;

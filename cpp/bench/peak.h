@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "../kernels/routines.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -32,8 +34,21 @@ XLANN_PEAK(peak_avx512, "avx512f", __m512, _mm512_set1_ps(float(i)),
            const __m512 x = _mm512_set1_ps(0.5f), _mm512_fmadd_ps(a[i], x, x), a[0][0])
 XLANN_PEAK(peak_bf16, "avx512f,avx512bw,avx512bf16", __m512, _mm512_set1_ps(float(i)),
            const __m512bh x = (__m512bh)_mm512_set1_epi16(0x3c00), _mm512_dpbf16_ps(a[i], x, x), a[0][0])
-XLANN_PEAK(peak_vnni, "avx512f,avx512vnni", __m512i, _mm512_set1_epi32(i), const __m512i x = _mm512_set1_epi8(1),
-           _mm512_dpbusd_epi32(a[i], x, x), a[0][0])
+// Of the intrinsics' own type for whole numbers, GCC 12 stores each sum in each step.
+typedef int32_t Sums256 __attribute__((vector_size(32)));
+typedef int32_t Sums512 __attribute__((vector_size(64)));
+typedef uint16_t Pairs256 __attribute__((vector_size(32)));
+typedef uint16_t Pairs512 __attribute__((vector_size(64)));
+XLANN_PEAK(peak_pairs, "avx2", Pairs256, Pairs256{} + uint16_t(i), const __m256i x = _mm256_set1_epi8(1),
+           a[i] + (Pairs256)_mm256_maddubs_epi16(x, (__m256i)a[i]), a[0][0])
+XLANN_PEAK(peak_pairs_avx512, "avx512f,avx512bw", Pairs512, Pairs512{} + uint16_t(i),
+           const __m512i x = _mm512_set1_epi8(1), a[i] + (Pairs512)_mm512_maddubs_epi16(x, (__m512i)a[i]), a[0][0])
+#if defined(XLANN_AVX_VNNI)
+XLANN_PEAK(peak_avx_vnni, "avx2,avxvnni", Sums256, Sums256{} + int32_t(i), const __m256i x = _mm256_set1_epi8(1),
+           (Sums256)_mm256_dpbusd_avx_epi32((__m256i)a[i], x, x), a[0][0])
+#endif
+XLANN_PEAK(peak_vnni, "avx512f,avx512vnni", Sums512, Sums512{} + int32_t(i), const __m512i x = _mm512_set1_epi8(1),
+           (Sums512)_mm512_dpbusd_epi32((__m512i)a[i], x, x), a[0][0])
 #undef XLANN_PEAK
 #endif
 

@@ -204,9 +204,10 @@ inline void change(Claim& claim, Bytes& bytes) {
       constexpr const char* names[] = {"threads", "instruction_set", "metric",           "candidates",
                                        "least",   "scaled",          "certified_recall", "centred", ""};
       constexpr const char* texts[] = {"automatic",   "portable", "avx2",          "avx512", "avx512_bf16",
-                                       "avx512_vnni", "neon",     "inner_product", "l2",     "squared_distance", ""};
+                                       "avx512_vnni", "neon",     "inner_product", "l2",     "squared_distance",
+                                       "avx_vnni",    ""};
       AttributeClaim added = {names[bytes.below(9)], AttributeType(1 + bytes.below(4)), types[bytes.below(12)],
-                              bytes.number(), texts[bytes.below(11)]};
+                              bytes.number(), texts[bytes.below(12)]};
       if (bytes.one_of(4)) added.name = bytes.text();
       if (bytes.one_of(4)) added.text = bytes.text();
       if (bytes.one_of(2)) {  // likely of the right type

@@ -275,8 +275,8 @@ bool read_execution(Frame& frame, Execution& execution) {
     return frame.refuse("threads must be 0 or more, got %lld", static_cast<long long>(execution.threads));
   }
   for (InstructionSet each : {InstructionSet::automatic, InstructionSet::portable, InstructionSet::avx2,
-                              InstructionSet::avx512, InstructionSet::avx512_bf16, InstructionSet::avx512_vnni,
-                              InstructionSet::neon}) {
+                              InstructionSet::avx_vnni, InstructionSet::avx512, InstructionSet::avx512_bf16,
+                              InstructionSet::avx512_vnni, InstructionSet::neon}) {
     if (!equal(set, name(each))) continue;
     execution.instruction_set = each;
     return supported(each) || frame.refuse("this machine has no instruction set %s", name(each));

@@ -8,7 +8,8 @@ extern "C" {
 xla_ffi::Error* xlann_select_k_handler(xla_ffi::CallFrame* frame);
 xla_ffi::Error* xlann_fused_search_handler(xla_ffi::CallFrame* frame);
 
-// Whether this machine has instructions for sums of such products.
-bool xlann_multiplies_s8();
-bool xlann_multiplies_bf16();
+// The instruction set that a search of rows of a type, of the kernels' number, takes on this machine.
+const char* xlann_instruction_set(int32_t type);
+// Whether queries are rounded to as many steps for rows of s8 as these are; else to fewer.
+bool xlann_rounds_queries_as_rows();
 }

@@ -1,7 +1,19 @@
 // What the crate asks of the machine.
-#include "../kernels/kernels.h"
+#include "../kernels/routines.h"
 #include "handlers.h"
 
-bool xlann_multiplies_s8() { return xlann::supported(xlann::InstructionSet::avx512_vnni); }
+namespace xlann {
+namespace {
 
-bool xlann_multiplies_bf16() { return xlann::supported(xlann::InstructionSet::avx512_bf16); }
+constexpr InstructionSet best = InstructionSet::automatic;
+
+}  // namespace
+}  // namespace xlann
+
+const char* xlann_instruction_set(int32_t type) {
+  return xlann::name(xlann::search_set(xlann::best, static_cast<xlann::Type>(type)));
+}
+
+bool xlann_rounds_queries_as_rows() {
+  return xlann::search_routines(xlann::best, xlann::Type::s8)->form != xlann::QueryForm::s8_pairs;
+}

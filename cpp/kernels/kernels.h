@@ -21,10 +21,10 @@ enum class Status {
 
 enum class Type { f32, bf16, f16, f64, s8 };
 
-// What the kernels are compiled for. avx2 takes FMA and F16C too, avx512 the subsets F, BW, DQ, VL and CD.
-// avx512_bf16 and avx512_vnni are avx512 but for bf16 and s8 databases. automatic is the best of the machine's
-// for the type at hand.
-enum class InstructionSet { automatic, portable, avx2, avx512, avx512_bf16, avx512_vnni, neon };
+// What the kernels are compiled for. avx2 takes FMA and F16C too, avx512 the subsets F, BW, DQ, VL and CD. avx_vnni is
+// avx2 but for s8 databases, and avx512_bf16 and avx512_vnni are avx512 but for bf16 and s8 ones. automatic is the best
+// of the machine's for the type at hand.
+enum class InstructionSet { automatic, portable, avx2, avx_vnni, avx512, avx512_bf16, avx512_vnni, neon };
 
 // Whether this build and this machine can run it.
 bool supported(InstructionSet set);
@@ -79,8 +79,9 @@ enum class Metric {
 //   rows are made f32. avx512_bf16 takes subnormal numbers for 0 (its instruction does), others do not.
 // - s8: a row is scales[row] times its numbers; least work where each 24 rows, from the first on, have the same.
 //   Queries are quantised likewise, to 127 steps of their greatest magnitude, and are taken for 0 where that is below
-//   3.7e-37; sums of products are exact up to a dimension of 1032, and of 65536 with avx512_vnni until they are made
-//   f32. A query that is not finite has scores of NaN.
+//   3.7e-37. With avx2 and avx512 steps are longer where sums of a few products might not fit 16 bits (queries.cc):
+//   for normally distributed numbers about twice as long. Sums of products are exact up to a dimension of 1032, and of
+//   65536 with these and avx_vnni and avx512_vnni until they are made f32. A query that is not finite has scores of NaN.
 // The sum of one score is taken in an order that depends on the instruction set, the path and the dimension, and on
 // nothing else. The path that is chosen depends on these and on how many queries are searched at a time: all, unless
 // the dimension, or k and the number of rows, are so large that the scratch memory has no room for as many.
@@ -114,7 +115,7 @@ struct FusedSearch {
   // Where above 0, at least this share of the results of all queries together is proven, by a bound on what the types
   // may have cost, to be among those of a search in f32. Where the candidates prove less, the queries of which they
   // prove least are searched again: a few among eight times as many, others, and those of which these prove too little,
-  // as if `type` were f32, with the same results. So what a query finds depends on what is proven of others; with a
+  // as if `type` were f32, with the same results; and so are all, where they are many and products are f32's. So what a query finds depends on what is proven of others; with a
   // share of 1, that is no more than which of two rows it has whose scores differ by less than sums in f32 round.
   // Nothing that is not finite is proven. Needs rerank_rows. Squared distances: see above.
   double certified_recall = 0;  // from 0 to 1

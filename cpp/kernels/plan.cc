@@ -21,12 +21,18 @@ bool is_half(Type type) { return type == Type::bf16 || type == Type::f16; }
 // the better.
 bool streaming_is_cheaper(const SearchRoutines& search, int64_t queries, int64_t dimension) {
   const int64_t parts = (dimension + search.stream_elements - 1) / search.stream_elements;
-  const int64_t step = search.form == QueryForm::bf16 ? 2 : search.form == QueryForm::s8 ? 4 : 1;
+  const int64_t step = elements_in_unit(search.form);
   const int64_t vectors = (queries + search.lanes - 1) / search.lanes;
   const int64_t streaming = queries * (2 * parts + 16);
   const int64_t tiles = at_least(vectors, 2) * ((dimension + step - 1) / step + 8) +
                         (search.widened ? 3 * (dimension / search.lanes + 1) : 0);
   return streaming < tiles;
+}
+
+// Of a row as tiles take it, where it is another than that of the database; else 0.
+int64_t bytes_made(const SearchRoutines& search, int64_t dimension) {
+  if (search.widened) return 4 * dimension;
+  return search.make_unsigned != nullptr ? (dimension + 3) / 4 * 4 : 0;
 }
 
 }  // namespace
@@ -70,6 +76,18 @@ bool valid(const FusedSearch& call) {
          exact;
 }
 
+const SearchRoutines* search_routines(const FusedSearch& call) {
+  const Routines* const base = routines(call.instruction_set);
+  if (base == nullptr) return nullptr;
+  if (by_differences(call)) return &base->difference[static_cast<int>(call.type)];
+  const SearchRoutines& in_f32 = base->search[static_cast<int>(call.type)];
+  // Queries that are not scored anew are not to be rounded. Sums of products of u8 and s8 fit 32 bits so far.
+  const bool rounds = call.rerank_rows != nullptr || call.query_type == Type::bf16;
+  const bool fits = call.dimension <= 65536;
+  if ((call.type == Type::bf16 && !rounds) || (call.type == Type::s8 && !fits)) return &in_f32;
+  return search_routines(call.instruction_set, call.type);
+}
+
 void take_rank(Plan& plan, int64_t rank) {
   plan.rank = rank;
   plan.ranks_few = rank <= 128 && plan.samples / most_ranked_together >= 2 * rank;
@@ -79,15 +97,7 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again) {
   Plan plan = {};
   plan.base = routines(call.instruction_set);
   if (plan.base == nullptr || call.query_count == 0) return plan;
-  // Queries that are not scored anew are not to be rounded.
-  const bool rounds = call.rerank_rows != nullptr || call.query_type == Type::bf16;
-  plan.search = by_differences(call)                      ? &plan.base->difference[static_cast<int>(call.type)]
-                : call.type == Type::bf16 && !rounds ? &plan.base->search[static_cast<int>(call.type)]
-                                                          : search_routines(call.instruction_set, call.type);
-  // Sums of products of u8 and s8 fit 32 bits so far.
-  if (plan.search->form == QueryForm::s8 && call.dimension > 65536) {
-    plan.search = &plan.base->search[static_cast<int>(Type::s8)];
-  }
+  plan.search = search_routines(call);
   const SearchRoutines& search = *plan.search;
   // Scores of squared distances have few digits.
   plan.kept = call.rerank_rows != nullptr ? call.candidates
@@ -117,7 +127,8 @@ Plan plan_of(const FusedSearch& call, const Parallel& parallel, bool again) {
   const bool little = threads > 1 && shares >= 8 * threads && shares >= 32 * idle && !search.widened;
   plan.by_rows = again || plan.streams || room < plan.share || (many_rows ? !little : shares < 2 * threads);
 
-  const int64_t row_bytes = call.dimension * (search.widened && !plan.streams ? 4 : bytes_of(call.type));
+  plan.made_bytes = plan.streams ? 0 : bytes_made(search, call.dimension);
+  const int64_t row_bytes = plan.made_bytes > 0 ? plan.made_bytes : call.dimension * bytes_of(call.type);
   int64_t block = at_least(block_bytes / row_bytes, 24);
   if (plan.by_rows) block = at_most(block, call.rows / (4 * threads) + 1);
   plan.block = at_most((block + 23) / 24 * 24, call.rows);

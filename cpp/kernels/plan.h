@@ -21,6 +21,9 @@ bool by_differences(const FusedSearch& call);
 // Whether the arguments fit together.
 bool valid(const FusedSearch& call);
 
+// The inner loops that a valid call takes; null where its instruction set is not supported.
+const SearchRoutines* search_routines(const FusedSearch& call);
+
 // Everything about a call that its sizes decide.
 struct Plan {
   const Routines* base;
@@ -32,6 +35,7 @@ struct Plan {
   int64_t share;       // where workers share the queries: one takes a multiple of so many at a time
   int64_t workers;
   int64_t block;       // rows
+  int64_t made_bytes;  // of a row that is made another before tiles take it; else 0
   int64_t samples;     // rows that a first threshold is taken from
   int64_t rank;        // of the row among them whose score it is
   bool ranks_few;      // among the best of each few of them

@@ -16,7 +16,7 @@ struct QueryLayout {
   int64_t lanes;    // queries in a vector
   int64_t vectors;  // at most, in a panel
   int64_t queries;  // at most, at a time
-  int64_t steps;    // tiles: units of a query
+  int64_t units;    // tiles: of a query
   int64_t stride;   // streams: elements of a query, with padding
 };
 
@@ -46,8 +46,9 @@ struct Group {
 void pack_panel(const QueryLayout& layout, const FusedSearch& call, const Group& group, int64_t panel,
                 const PackedQueries& packed);
 
-// Bytes of what a tile takes of a query in one step.
+// What a tile takes of a query in one step.
 int64_t unit_bytes(QueryForm form);
+int64_t elements_in_unit(QueryForm form);
 
 // A query as it was given.
 void read_query(const FusedSearch& call, int64_t query, float* to);

@@ -30,18 +30,22 @@ enum class QueryForm {
   f32,   // floats
   bf16,  // pairs of bf16
   s8,    // four s8
+  s8_pairs,  // four s8, of which two products each are summed in 16 bits
   f64,   // doubles, from which rows are subtracted
 };
+
+// Of form s8_pairs: for so many steps sums of two products each are kept in 16 bits.
+constexpr int pairs_together = 4;
 
 // Some queries, packed for a tile routine: for each step of the dimension `vectors` vectors with a query in each
 // lane, of 4 bytes: one float, two bf16 or four s8 of consecutive dimensions; or of 8, one double. What is missing at the
 // end is zero; but of s8, the last four come once more, with zeros for those that had their turn, as they are read in one
-// go.
+// go. Of s8_pairs, each few steps follow vectors of what the sums of 16 bits start from: two such of each query.
 // For a stream routine: query after query, padded with zeros.
 struct Panel {
   const void* packed;
   const float* scales;     // of these queries, or null
-  const int32_t* offsets;  // what the sum of a query's products starts from; form s8 only
+  const int32_t* offsets;  // what the sum of a query's products starts from; of s8, and of s8_pairs in a stream
   int32_t vectors;         // tile only
   int32_t queries;
   int32_t first;           // index of the first query among the candidates
@@ -66,10 +70,12 @@ struct SearchRoutines {
   // Few queries: rows as they are.
   BlockRoutine stream;
   int32_t stream_elements;  // elements of a row that one multiplication takes; queries are padded to a multiple
+  // For tiles of form s8_pairs: rows with 128 added to each number, and padded to a multiple of four.
+  void (*make_unsigned)(const int8_t* from, uint8_t* to, int64_t rows, int64_t dimension) = nullptr;
 };
 
 struct Routines {
-  SearchRoutines search[5];      // by type; none of f64
+  SearchRoutines search[5];      // by type, with products of f32; none of f64
   SearchRoutines difference[5];  // by squared distances, by type; none of s8
   // Appends what passes of row[begin..end) to the list (of int64_t for f64), signs turned over for the least.
   void (*scan[5])(const void* row, int32_t begin, int32_t end, bool least, void* list);
@@ -86,14 +92,24 @@ struct Routines {
   double (*squared_distance_f64)(const double* query, const double* row, int64_t dimension);
 };
 
-// The tables of a supported set; automatic takes the best one for the type. Null where it is not supported.
+// The tables of a supported set; null where it is not supported.
 const Routines* routines(InstructionSet set);
+
+// The set whose routines a search of rows of a type takes: automatic takes the best one.
+InstructionSet search_set(InstructionSet set, Type type);
 const SearchRoutines* search_routines(InstructionSet set, Type type);
 
 extern const Routines portable_routines;
 #if defined(__x86_64__)
+// Compilers have AVX-VNNI from GCC 11 and Clang 13 on.
+#if __clang_major__ >= 13 || (!defined(__clang__) && __GNUC__ >= 11)
+#define XLANN_AVX_VNNI
+#endif
 extern const Routines avx2_routines;
 extern const Routines avx512_routines;
+extern const SearchRoutines avx2_s8_search;
+extern const SearchRoutines avx_vnni_search;
+extern const SearchRoutines avx512_s8_search;
 extern const SearchRoutines avx512_bf16_search;
 extern const SearchRoutines avx512_vnni_search;
 #endif

@@ -21,7 +21,7 @@ struct Worker {
   Candidates candidates;
   int32_t* keys;
   int32_t* indices;
-  float* widened;
+  void* made;  // a block of rows as tiles take them
   float* best;  // of each few rows of a sample, for each query of a panel
   uint64_t* ranked;
   Neighbour* neighbours;  // of squared distances
@@ -51,7 +51,7 @@ Memory lay_out(const Plan& plan, const FusedSearch& call, Arena& arena) {
     worker.candidates.shared = plan.by_rows ? memory.shared : nullptr;
     worker.keys = arena.take<int32_t>(queries * plan.list_stride);
     worker.indices = arena.take<int32_t>(queries * plan.list_stride);
-    worker.widened = arena.take<float>(plan.search->widened && !plan.streams ? plan.block * call.dimension : 0);
+    worker.made = arena.take<char>(plan.block * plan.made_bytes);
     worker.best = arena.take<float>(plan.ranks_few ? plan.rank * lanes * plan.search->vectors : 0);
     worker.ranked = arena.take<uint64_t>(2 * plan.kept);
     const bool squared = call.metric == Metric::squared_distance;
@@ -95,9 +95,15 @@ Block block_at(const Plan& plan, const FusedSearch& call, int64_t first, int64_t
   block.ahead = address_of(call, first);
   block.rows = reinterpret_cast<const void*>(block.ahead);
   block.ahead_bytes = 0;
-  if (plan.search->widened && !plan.streams) {
-    plan.base->widen[static_cast<int>(call.type)](block.rows, worker.widened, block.count * call.dimension);
-    block.rows = worker.widened;
+  if (plan.made_bytes > 0) {
+    if (plan.search->widened) {
+      const auto widen = plan.base->widen[static_cast<int>(call.type)];
+      widen(block.rows, static_cast<float*>(worker.made), block.count * call.dimension);
+    } else {
+      const int8_t* const rows = static_cast<const int8_t*>(block.rows);
+      plan.search->make_unsigned(rows, static_cast<uint8_t*>(worker.made), block.count, call.dimension);
+    }
+    block.rows = worker.made;
   }
   return block;
 }
@@ -336,6 +342,26 @@ void search_by_queries(const Plan& plan, const FusedSearch& call, const Parallel
 // one in so many of the queries, and the candidates of the rows.
 constexpr int64_t times_as_wide = 8;
 
+// A search of the rows that candidates would be scored by.
+FusedSearch exact(FusedSearch call) {
+  call.type = call.rerank_type;
+  call.database = call.rerank_rows;
+  call.scales = call.errors = nullptr;
+  call.rerank_rows = nullptr;
+  call.certified_recall = 0;
+  if (call.metric == Metric::squared_distance) call.half_norms = call.centre = nullptr;
+  return call;
+}
+
+// What is searched for a call: where tiles take rows that are made f32, candidates cost more than they save, once queries
+// are so many that the time goes into products, and not into reading rows.
+FusedSearch searched(const FusedSearch& call, const Parallel& parallel) {
+  constexpr int64_t many_queries = 256;
+  if (!certifies(call) || call.metric == Metric::squared_distance || call.query_count < many_queries) return call;
+  const Plan plan = plan_of(call, parallel);
+  return plan.base != nullptr && plan.search->widened && !plan.streams ? exact(call) : call;
+}
+
 // A search of all queries, and those that repeat it for some: those of which too few rows pass the first threshold, and
 // those of which the fewest results are proven, so many that of all others' results the share that is asked for is. The
 // last is one that cannot fail. As each pass goes through the whole database, queries wait until they are as many as
@@ -349,13 +375,7 @@ class Stages {
       FusedSearch again = call;
       again.candidates = times_as_wide * call.candidates;
       if (again.candidates <= call.rows / times_as_wide) add(again, plan_of(again, parallel, true));
-      again = call;
-      again.type = call.rerank_type;
-      again.database = call.rerank_rows;
-      again.scales = again.errors = nullptr;
-      again.rerank_rows = nullptr;
-      again.certified_recall = 0;
-      if (call.metric == Metric::squared_distance) again.half_norms = again.centre = nullptr;
+      again = exact(call);
       add(again, plan_of(again, parallel, true));
     } else if (plan.rank < plan.kept) {
       add(call, plan_of(call, parallel, true));
@@ -449,8 +469,9 @@ class Stages {
 
 }  // namespace
 
-size_t fused_search_scratch(const FusedSearch& call, const Parallel& parallel) {
-  if (!valid(call)) return 0;
+size_t fused_search_scratch(const FusedSearch& asked, const Parallel& parallel) {
+  if (!valid(asked)) return 0;
+  const FusedSearch call = searched(asked, parallel);
   const Plan plan = plan_of(call, parallel);
   if (plan.base == nullptr) return 0;
   Arena arena;
@@ -458,12 +479,13 @@ size_t fused_search_scratch(const FusedSearch& call, const Parallel& parallel) {
   return Stages(call, plan, parallel, arena).needed();
 }
 
-Status fused_search(const FusedSearch& call, void* scratch, size_t scratch_bytes, const Parallel& parallel) {
-  if (!valid(call)) return Status::invalid_argument;
+Status fused_search(const FusedSearch& asked, void* scratch, size_t scratch_bytes, const Parallel& parallel) {
+  if (!valid(asked)) return Status::invalid_argument;
+  const FusedSearch call = searched(asked, parallel);
   const Plan plan = plan_of(call, parallel);
   if (plan.base == nullptr) return Status::unsupported_instruction_set;
   if (call.query_count == 0) return Status::ok;
-  if (scratch == nullptr || scratch_bytes < fused_search_scratch(call, parallel)) return Status::scratch_too_small;
+  if (scratch == nullptr || scratch_bytes < fused_search_scratch(asked, parallel)) return Status::scratch_too_small;
   Arena arena(scratch);
   Stages(call, plan, parallel, arena).search();
   return Status::ok;

@@ -26,10 +26,12 @@ namespace avx2 {
 #include "inner_difference.inc"
 #include "inner_scan.inc"
 #include "inner_tables.inc"
+#include "inner_pairs.inc"
 }  // namespace avx2
 
 extern const Routines avx2_routines;
 const Routines avx2_routines = avx2::table;
+const SearchRoutines avx2_s8_search = avx2::search_of_pairs;
 }  // namespace xlann
 
 #if defined(__clang__)

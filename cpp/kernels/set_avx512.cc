@@ -34,10 +34,12 @@ namespace avx512 {
 #include "inner_difference.inc"
 #include "inner_scan.inc"
 #include "inner_tables.inc"
+#include "inner_pairs.inc"
 }  // namespace avx512
 
 extern const Routines avx512_routines;
 const Routines avx512_routines = avx512::table;
+const SearchRoutines avx512_s8_search = avx512::search_of_pairs;
 }  // namespace xlann
 
 #if defined(__clang__)

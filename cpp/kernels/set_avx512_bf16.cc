@@ -37,7 +37,7 @@ struct MultiplyBf16 {
   using Accumulator = __m512;
   using Operand = __m512i;
   static constexpr int step = 2;
-  static constexpr bool overlaps = false, whole = false, in_parts = true;  // infinity times zero is none
+  static constexpr bool overlaps = false, whole = false, in_parts = true, sums_pairs = false;  // infinity times zero is none
   static Accumulator start(const Panel&, int) { return F32::zero(); }
   static Operand row(const uint16_t* p) { return _mm512_set1_epi32(read<int32_t>(p)); }
   static Operand row_part(const uint16_t* p, int) { return _mm512_set1_epi32(*p); }

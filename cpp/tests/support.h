@@ -18,9 +18,9 @@
 
 namespace xlann {
 
-constexpr InstructionSet all_sets[] = {InstructionSet::portable,    InstructionSet::avx2, InstructionSet::avx512,
-                                       InstructionSet::avx512_bf16, InstructionSet::avx512_vnni,
-                                       InstructionSet::neon};
+constexpr InstructionSet all_sets[] = {InstructionSet::portable,    InstructionSet::avx2,   InstructionSet::avx_vnni,
+                                       InstructionSet::avx512,      InstructionSet::avx512_bf16,
+                                       InstructionSet::avx512_vnni, InstructionSet::neon};
 
 inline const char* name(Type type) {
   constexpr const char* names[] = {"f32", "bf16", "f16", "f64", "s8"};

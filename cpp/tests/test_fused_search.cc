@@ -25,6 +25,7 @@ struct Problem {
   const char* what;
   bool exact;  // all sums are, so that indices must be equal
   bool scaled;
+  bool in_pairs = false;  // queries are quantised for sums in 16 bits
   Numbers database, queries, scales, half_norms;
   std::vector<double> scores;  // greater is better
   double magnitude = 0;        // of the greatest sum of absolute values: what rounding is relative to
@@ -60,10 +61,21 @@ struct Problem {
       query[size_t(j)] = queries.get(q * d + j);
       greatest = std::max(greatest, std::fabs(query[size_t(j)]));
     }
-    for (double& x : query) {
-      if (type == Type::s8) x = greatest > 0 ? std::nearbyint(float(x) * (127 / float(greatest))) : 0;
-      if (type == Type::s8) x *= float(greatest) / 127;
+    if (type != Type::s8) return query;
+    if (in_pairs) {
+      // Two neighbours of one sign reach 127, and every other two of the eight of sixteen 251.
+      for (int64_t j = 0; j < d; ++j) {
+        const double x = query[size_t(j)], next = j % 2 == 0 && j + 1 < d ? query[size_t(j + 1)] : 0;
+        if (x * next >= 0) greatest = std::max(greatest, std::fabs(x + next));
+        double sum = 0;
+        for (int64_t i = j / 16 * 16; i < std::min(j / 16 * 16 + 16, d); ++i) {
+          if (i / 2 % 2 == j / 2 % 2) sum += std::fabs(query[size_t(i)]);
+        }
+        greatest = std::max(greatest, sum * (127. / 251));
+      }
     }
+    const float inverse = float(127 / greatest), scale = float(greatest / 127);
+    for (double& x : query) x = greatest > 0 ? double{std::nearbyint(float(x) * inverse)} * scale : 0;
     return query;
   }
 
@@ -142,12 +154,21 @@ void check_query(Problem& problem, InstructionSet set, Path path, int64_t q, con
   }
 }
 
-void check(Problem& problem) {
+// Which sets sum products of s8 in 16 bits, and which in 32: both in whole numbers, whose order does not matter.
+bool sums_in_pairs(InstructionSet set) {
+  return set == InstructionSet::avx2 || set == InstructionSet::avx512 || set == InstructionSet::avx512_bf16;
+}
+bool sums_whole(InstructionSet set) {
+  return sums_in_pairs(set) || set == InstructionSet::avx_vnni || set == InstructionSet::avx512_vnni;
+}
+
+void check(Problem& problem, bool in_pairs) {
+  problem.in_pairs = in_pairs && problem.shape.dimension <= 65536;
   problem.score();
   std::vector<std::vector<int32_t>> best;
   for (int64_t q = 0; q < problem.shape.queries; ++q) best.push_back(problem.best(q));
   for (InstructionSet set : all_sets) {
-    if (!supported(set)) continue;
+    if (!supported(set) || (problem.type == Type::s8 && sums_in_pairs(set) != in_pairs)) continue;
     for (Path path : {Path::stream, Path::tile}) {
       FusedSearch call = problem.call();
       call.instruction_set = set;
@@ -163,6 +184,11 @@ void check(Problem& problem) {
       }
     }
   }
+}
+
+void check(Problem& problem) {
+  check(problem, false);
+  if (problem.type == Type::s8) check(problem, true);
 }
 
 using Number = std::function<double(Random&, int64_t row, int64_t column)>;
@@ -228,9 +254,10 @@ std::unique_ptr<Problem> make(const Content& content, Type type, Type query_type
   }
   for (int64_t q = 0; q < shape.queries; ++q) {
     for (int64_t j = 0; j < shape.dimension; ++j) {
-      // With 127 for the greatest, integers are quantised to themselves.
-      const bool top = type == Type::s8 && content.exact && j == 0;
-      problem->queries.set(q * shape.dimension + j, top ? 127 : content.query(random, q, j));
+      // With 127 for the greatest, and another sign beside it, integers are quantised to themselves.
+      const bool kept = type == Type::s8 && content.exact;
+      const double x = content.query(random, q, j);
+      problem->queries.set(q * shape.dimension + j, kept && j == 0 ? 127 : kept && j == 1 ? -std::fabs(x) : x);
     }
   }
   return problem;
@@ -324,7 +351,7 @@ void check_scales(Random& random) {
         for (int64_t i = 0; i < queries.count(); ++i) queries.set(i, size * problem->queries.get(i));
         for (InstructionSet set : all_sets) {
           // Others sum in f32.
-          if (!supported(set) || (wide && set != InstructionSet::avx512_vnni)) continue;
+          if (!supported(set) || (wide && !sums_whole(set))) continue;
           FusedSearch call = problem->call();
           call.queries = queries.data();
           call.instruction_set = set;
@@ -335,6 +362,43 @@ void check_scales(Random& random) {
                 (int)shape.dimension, scale, size);
         }
       }
+    }
+  }
+}
+
+// Queries whose numbers come as near to what sums of 16 bits hold as they can, and rows that make the most of it.
+void check_extremes(Random& random) {
+  constexpr int64_t queries = 40, rows = 90;
+  for (int64_t d : {1, 2, 3, 4, 5, 6, 7, 8, 13, 15, 16, 17, 23, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 770}) {
+    Problem problem(Type::s8, Type::f32, {queries, rows, d, 5}, Metric::inner_product, "extreme", false);
+    for (int64_t q = 0; q < queries; ++q) {
+      const int64_t alone = random.below(d);
+      for (int64_t j = 0; j < d; ++j) {
+        const double sign = random.below(2) ? 1 : -1;
+        // The last but one are rounded up, nearly all.
+        const double numbers[] = {1,           j % 2 ? -1. : 1,           j / 2 % 2 ? -1. : 1,
+                                  double(j == alone), j % 8 < 4 ? 1. : -1,       31.5001 * sign,
+                                  sign * (31.49 + 0.02 * double(random.below(2))), double(random.normal())};
+        problem.queries.set(q * d + j, numbers[q % 8]);
+      }
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      problem.scales.set(i, i < 45 ? 1 : 0.5);
+      for (int64_t j = 0; j < d; ++j) {
+        const bool positive = problem.queries.get(i % queries * d + j) > 0;
+        const double x = i < queries ? (positive ? 127 : -128) : (positive ? -128 : 127);
+        problem.database.set(i * d + j, i == 80 ? 127 : i == 81 ? -128 : i > 81 && j % 4 == i % 4 ? 0 : x);
+      }
+    }
+    check(problem);
+    for (InstructionSet set : all_sets) {
+      if (!supported(set) || !sums_whole(set)) continue;
+      FusedSearch call = problem.call();
+      call.instruction_set = set;
+      call.path = Path::stream;
+      const Found streamed = search(call, 1);
+      call.path = Path::tile;
+      CHECK(same(search(call, 1), streamed), "%s: extreme, %d wide", name(set), (int)d);
     }
   }
 }
@@ -454,6 +518,7 @@ int main(int argc, char** argv) {
   check_reranking(random);
   if (!quick) check_misleading_samples(random);
   check_scales(random);
+  check_extremes(random);
   check_queries_that_are_not_finite();
   check_refusals();
   std::printf("fused_search: %d searches on 1, 2 and 5 threads\n", (int)searches);

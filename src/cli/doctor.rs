@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use xlann::data::{Fetched, Libraries};
 use xlann::pjrt::{Candidate, Library, Plugin, search_order};
 use xlann::target::{PLATFORMS, Platform};
+use xlann::{DType, kernels};
 
 use super::Summary;
 
@@ -98,6 +99,14 @@ pub fn doctor() -> anyhow::Result<Summary> {
     summary.line(format_args!("processor: {processors} threads, {}", features.join(" ")));
     summary.field("processors", processors);
     summary.field("processor_features", features);
+    let sets = [("f32", DType::F32), ("bf16", DType::BF16), ("f16", DType::F16), ("int8", DType::S8)]
+        .map(|(name, dtype)| (name, kernels::instruction_set(dtype)));
+    let text = sets.map(|(name, set)| format!("{name} {}", set.unwrap_or("none")));
+    summary.line(format_args!("kernels: {}", text.join(", ")));
+    summary.field(
+        "kernels",
+        sets.iter().map(|&(name, set)| (name.to_owned(), set.into())).collect::<serde_json::Map<_, _>>(),
+    );
     let mut targets = Vec::new();
     for target in PLATFORMS {
         summary.line(format_args!("{}: plugins are looked for at", target.name()));

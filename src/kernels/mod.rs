@@ -42,9 +42,11 @@
 //! | `certified_recall` | f32 or f64 | 0 | the share of the results of all queries `[q, d]` that is proven to be what a search of `rows` finds, with `errors`, an operand: the greatest norm of a row less the database's row, and of a database's row; where less is proven, those queries of which the least is proven are searched again: a few among eight times as many candidates, others, and those of which that proves too little, in `rows` |
 //! | `centred` | truth value | false | of squared distances with candidates: the database is `rows` less a centre, an operand |
 //! | `threads` | s64 or s32 | 0 | so many of XLA's threads at most; 0: all |
-//! | `instruction_set` | string | `"automatic"` | or `"portable"`, `"avx2"`, `"avx512"`, `"avx512_bf16"`, `"avx512_vnni"`, `"neon"` |
+//! | `instruction_set` | string | `"automatic"` | or `"portable"`, `"avx2"`, `"avx_vnni"`, `"avx512"`, `"avx512_bf16"`, `"avx512_vnni"`, `"neon"`: which are used is in [`instruction_set`] |
 //!
-//! Rows of s8 are least work where each 24, from the first on, have the same scale.
+//! Rows of s8 are least work where each 24, from the first on, have the same scale. Queries are rounded to 127 steps of their
+//! greatest magnitude for them. `avx2` and `avx512` sum products in 16 bits, and round to as many steps as these hold: of
+//! normally distributed numbers to about 70.
 //!
 //! Squared distances are computed in f64. Without candidates, that is all. With candidates, these are found by half distances
 //! of the database, for which half norms are an operand (of `rows` less the centre), and scored anew by `rows`;
@@ -67,7 +69,7 @@
 //!    `src/lower/fused.rs` how its graph is recognised.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 
 use crate::pjrt::Plugin;
 use crate::{DType, Result};
@@ -82,8 +84,8 @@ pub const FUSED_SEARCH: &str = "xlann_fused_search";
 unsafe extern "C" {
     fn xlann_select_k_handler(frame: *mut c_void) -> *mut c_void;
     fn xlann_fused_search_handler(frame: *mut c_void) -> *mut c_void;
-    fn xlann_multiplies_s8() -> bool;
-    fn xlann_multiplies_bf16() -> bool;
+    fn xlann_instruction_set(of_type: i32) -> *const c_char;
+    fn xlann_rounds_queries_as_rows() -> bool;
 }
 
 /// The handler of [`SELECT_K`], for XLA.
@@ -106,14 +108,44 @@ pub unsafe extern "C" fn xlann_fused_search(frame: *mut c_void) -> *mut c_void {
     unsafe { xlann_fused_search_handler(frame) }
 }
 
-/// The dtype below f32 whose products this machine's processor sums fastest, where it has instructions for one.
+/// The instruction set that searches of a database of a dtype take on this machine, as the attribute `instruction_set` has
+/// it; `None` for a dtype that the kernels do not search by products.
+///
+/// ```
+/// use xlann::{DType, kernels};
+///
+/// println!("f32 by {}", kernels::instruction_set(DType::F32).unwrap());
+/// assert_eq!(kernels::instruction_set(DType::S32), None);
+/// ```
+pub fn instruction_set(database: DType) -> Option<&'static str> {
+    // As cpp/kernels/kernels.h counts them.
+    let of_type = match database {
+        DType::F32 => 0,
+        DType::BF16 => 1,
+        DType::F16 => 2,
+        DType::S8 => 4,
+        _ => return None,
+    };
+    // SAFETY: the function asks the processor, and gives a string that is a constant.
+    unsafe { CStr::from_ptr(xlann_instruction_set(of_type)) }.to_str().ok()
+}
+
+/// The dtype below f32 that this machine's processor searches fastest, where one is faster.
+///
+/// int8 is 2 to 4 times as fast as f32 by every set of instructions of x86-64, and bf16 about as fast, but for
+/// `avx512_bf16`. In other sets both are widened to f32, and no faster.
 pub(crate) fn fastest_below_f32() -> Option<DType> {
-    // SAFETY: the functions take nothing, and ask the processor.
-    match unsafe { (xlann_multiplies_s8(), xlann_multiplies_bf16()) } {
-        (true, _) => Some(DType::S8),
-        (false, true) => Some(DType::BF16),
-        (false, false) => None,
+    match (instruction_set(DType::S8)?, instruction_set(DType::BF16)?) {
+        ("avx2" | "avx_vnni" | "avx512" | "avx512_vnni", _) => Some(DType::S8),
+        (_, "avx512_bf16") => Some(DType::BF16),
+        _ => None,
     }
+}
+
+/// Whether a search of int8 rounds queries to as many steps as rows: without VNNI they are fewer.
+pub(crate) fn rounds_queries_as_rows() -> bool {
+    // SAFETY: the function takes nothing, and asks the processor.
+    unsafe { xlann_rounds_queries_as_rows() }
 }
 
 /// Registers the kernels with a plugin, for the devices that its FFI calls `platform`; and tells whether they are: a

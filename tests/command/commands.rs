@@ -418,6 +418,11 @@ fn doctor_and_plugin_list_tell_what_is_there() {
     let object = folder.run_logged("doctor --json").json();
     assert_eq!(object["version"], env!("CARGO_PKG_VERSION"));
     assert!(object["processor_features"].is_array());
+    let sets = ["f32", "bf16", "f16", "int8"].map(|name| {
+        let set = object["kernels"][name].as_str().unwrap();
+        format!("{name} {set}")
+    });
+    printed.contains(&format!("\nkernels: {}\n", sets.join(", ")));
     let cpu = &object["targets"][0];
     assert_eq!(cpu["name"], "cpu");
     assert!(cpu["looked_at"].as_array().unwrap().iter().any(|place| place["exists"] == true));

@@ -5,13 +5,13 @@
 use crate::runner::common::cpu;
 use crate::runner::{FLOATS, awkward};
 use crate::searches::{Random, Searches, ranked};
-use xlann::kernels::{FUSED_SEARCH, SELECT_K};
+use xlann::kernels::{FUSED_SEARCH, SELECT_K, instruction_set};
 use xlann::{Array, CustomCall, DType, Function, Session, Shape};
 
 /// The instruction sets and whether the machine has them.
 fn instruction_sets() -> Vec<(&'static str, bool)> {
     #[cfg(target_arch = "x86_64")]
-    let (avx2, avx512, bf16, vnni) = {
+    let (avx2, avx_vnni, avx512, bf16, vnni) = {
         let avx2 = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c")
@@ -23,19 +23,45 @@ fn instruction_sets() -> Vec<(&'static str, bool)> {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512cd");
         let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
-        (avx2, avx512, bf16, avx512 && is_x86_feature_detected!("avx512vnni"))
+        // The macro knows no avxvnni before Rust 1.89, and what asks the processor is safe in later ones.
+        #[allow(unused_unsafe)]
+        let leaf = |leaf, part| unsafe { std::arch::x86_64::__cpuid_count(leaf, part) };
+        let avx_vnni = avx2 && leaf(0, 0).eax >= 7 && leaf(7, 0).eax >= 1 && leaf(7, 1).eax & 1 << 4 != 0;
+        (avx2, avx_vnni, avx512, bf16, avx512 && is_x86_feature_detected!("avx512vnni"))
     };
     #[cfg(not(target_arch = "x86_64"))]
-    let (avx2, avx512, bf16, vnni) = (false, false, false, false);
+    let (avx2, avx_vnni, avx512, bf16, vnni) = (false, false, false, false, false);
     vec![
         ("automatic", true),
         ("portable", true),
         ("avx2", avx2),
+        ("avx_vnni", avx_vnni),
         ("avx512", avx512),
         ("avx512_bf16", bf16),
         ("avx512_vnni", vnni),
         ("neon", cfg!(target_arch = "aarch64")),
     ]
+}
+
+/// Whether a search of s8 sums pairs of products in 16 bits.
+fn sums_pairs(set: &str) -> bool {
+    let set = if set == "automatic" { instruction_set(DType::S8).unwrap() } else { set };
+    matches!(set, "avx2" | "avx512" | "avx512_bf16")
+}
+
+#[test]
+fn the_instruction_sets_in_use_are_the_best_that_the_machine_has() {
+    let best = |sets: &[&'static str]| {
+        let has = |set: &&&str| instruction_sets().contains(&(**set, true));
+        *sets.iter().find(has).unwrap()
+    };
+    let others = ["neon", "avx512", "avx2", "portable"];
+    assert_eq!(instruction_set(DType::F32), Some(best(&others)));
+    assert_eq!(instruction_set(DType::F16), Some(best(&others)));
+    assert_eq!(instruction_set(DType::BF16), Some(best(&[&["avx512_bf16"], &others[..]].concat())));
+    let s8 = ["neon", "avx512_vnni", "avx512", "avx_vnni", "avx2", "portable"];
+    assert_eq!(instruction_set(DType::S8), Some(best(&s8)));
+    assert_eq!(instruction_set(DType::F64), None);
 }
 
 fn function(calls: &[(&str, String)], operands: &[Array], results: &[Shape; 2]) -> Function {
@@ -174,16 +200,16 @@ fn fused_search_is_naive(dtype: DType) {
             for sizes in SIZES {
                 let searches = Searches::new(dtype, query_dtype, sizes, l2);
                 let scales = (dtype == DType::S8).then(|| searches.scales.to_f64());
-                let scores = searches.scores(
-                    &searches.seen_queries(false),
-                    &searches.database.to_f64(),
-                    scales.as_deref(),
-                );
+                let scores = [false, true].map(|pairs| {
+                    let queries = searches.seen_queries(false, pairs);
+                    searches.scores(&queries, &searches.database.to_f64(), scales.as_deref())
+                });
                 let results = searches.results();
                 let operands = searches.operands();
                 for (set, found) in found(session, FUSED_SEARCH, searches.attributes(), &operands, &results) {
                     let context = format!("{set} {dtype} {query_dtype} l2 {l2}");
-                    searches.check(&scores, None, &found, &context);
+                    let scores = &scores[usize::from(sums_pairs(set))];
+                    searches.check(scores, None, &found, &context);
                     searches_checked += scores.len();
                 }
             }
@@ -242,7 +268,9 @@ fn candidates_are_scored_against_the_rows() {
                     .enumerate()
                     .map(|(at, x)| x * scales.as_ref().map_or(1.0, |s| s[at / d]) + random.below(5))
                     .collect();
-                let coarse = searches.scores(&searches.seen_queries(true), &coarse_rows, scales.as_deref());
+                // Exact ones are quantised to themselves in any set.
+                let queries = searches.seen_queries(true, false);
+                let coarse = searches.scores(&queries, &coarse_rows, scales.as_deref());
                 let fine_rows =
                     Array::from_f64(searches.database.shape().with_dtype(DType::F32), &rows).unwrap();
                 let fine = searches.scores(&searches.queries.to_f64(), &fine_rows.to_f64(), None);

@@ -119,6 +119,23 @@ impl Content {
     }
 }
 
+/// What is to be 127 at most, where two products are summed in 16 bits, and eight magnitudes are to be 251: of numbers of
+/// one sign beside each other, and of every other two of sixteen.
+fn reach_of_pairs(query: &[f64]) -> f64 {
+    let pairs = query.chunks(2).map(|pair| {
+        let [positive, negative] =
+            [1.0, -1.0].map(|sign| pair.iter().map(|x| (sign * x).max(0.0)).sum::<f64>());
+        positive.max(negative)
+    });
+    let sums = query.chunks(16).flat_map(|some| {
+        [0, 1].map(|half| {
+            let every_other = some.chunks(2).skip(half).step_by(2).flatten();
+            every_other.map(|x| x.abs()).sum::<f64>() * 127.0 / 251.0
+        })
+    });
+    pairs.chain(sums).fold(0.0, f64::max)
+}
+
 /// A batch of searches, one for each content.
 pub struct Searches {
     pub contents: Vec<Content>,
@@ -148,10 +165,14 @@ impl Searches {
                 half_norms.push(content.half_norm(&mut random));
             }
             for _ in 0..q {
-                // With 127 for the greatest, integers are quantised to themselves.
-                let top = s8 && content.exact();
+                // With 127 for the greatest, and another sign beside it, integers are quantised to themselves.
+                let kept = s8 && content.exact();
                 let values = (0..d).map(|column| content.query(&mut random, column));
-                queries.extend(values.enumerate().map(|(at, x)| if top && at == 0 { 127.0 } else { x }));
+                queries.extend(values.enumerate().map(|(at, x)| match at {
+                    0 if kept => 127.0,
+                    1 if kept => -x.abs(),
+                    _ => x,
+                }));
             }
         }
         let array =
@@ -188,15 +209,19 @@ impl Searches {
         [DType::F32, DType::S32].map(|dtype| Shape::new(dtype, [self.contents.len(), q, k]))
     }
 
-    /// The queries as the search sees them: rounded to bf16 where candidates are scored anew, or quantised.
-    pub fn seen_queries(&self, anew: bool) -> Vec<f64> {
+    /// The queries as the search sees them: rounded to bf16 where candidates are scored anew, or quantised, for sums of
+    /// `pairs` of products in 16 bits or not.
+    pub fn seen_queries(&self, anew: bool, pairs: bool) -> Vec<f64> {
         let queries = self.queries.to_f64();
         match self.database.shape().dtype() {
             DType::BF16 if anew => queries.into_iter().map(|x| bf16::from_f32(x as f32).to_f64()).collect(),
             DType::S8 => {
                 let quantised = queries.chunks(self.sizes[2]).flat_map(|query| {
-                    let greatest = query.iter().fold(0f32, |greatest, x| greatest.max(x.abs() as f32));
-                    let (scale, inverse) = (greatest / 127.0, 127.0 / greatest);
+                    let mut greatest = query.iter().fold(0f64, |greatest, x| greatest.max(x.abs()));
+                    if pairs {
+                        greatest = greatest.max(reach_of_pairs(query));
+                    }
+                    let (scale, inverse) = ((greatest / 127.0) as f32, (127.0 / greatest) as f32);
                     let quantise = move |&x: &f64| match greatest {
                         0.0 => 0.0,
                         _ => f64::from((x as f32 * inverse).round_ties_even()) * f64::from(scale),
