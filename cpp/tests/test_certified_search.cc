@@ -191,6 +191,9 @@ bool close(float a, float b, double tolerance) {
 
 // Whether rows of a type are made f32 by tiles.
 bool widens_rows(InstructionSet set, Type type) {
+  for (InstructionSet each : all_sets) {
+    if (set == InstructionSet::automatic && each != set && supported(each) && !widens_rows(each, type)) return false;
+  }
   const bool in_bytes = set == InstructionSet::avx2 || set == InstructionSet::avx_vnni || set == InstructionSet::avx512 ||
                         set == InstructionSet::avx512_bf16 || set == InstructionSet::avx512_vnni;
   return type == Type::f16 || (type == Type::bf16 && set != InstructionSet::avx512_bf16) ||
