@@ -151,6 +151,7 @@
 //! | the root | the graph's types ([`Function`], [`Tensor`], [`Builder`]), values ([`Array`], [`Shape`], [`DType`]), [`Session`], [`Error`] |
 //! | [`lower`] | from a function to HLO for a target, and the form that approximate top-k takes |
 //! | [`transform`] | batching and derivatives |
+//! | [`random`] | random numbers by a key, those of JAX |
 //! | [`hlo`] | HLO modules as messages and as text |
 //! | [`pjrt`] | plugins, and their clients, buffers and executables |
 //! | [`target`] | kinds of devices: where their plugins come from and what can be lowered for them |
@@ -201,6 +202,7 @@ pub mod kernels;
 pub mod lower;
 mod ops;
 pub mod pjrt;
+pub mod random;
 mod recall;
 mod sha256;
 mod shape;

@@ -204,6 +204,7 @@ operators! {
     concatenate: Concatenate;
     convert: Convert, BitcastConvert;
     dynamic_slice: DynamicSlice, DynamicUpdateSlice;
+    erf_inv: ;
     pad: Pad;
     reshape: Reshape;
     select: Select, Clamp;
