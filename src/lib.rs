@@ -79,7 +79,8 @@
 //!
 //! [`vmap`] makes of a function one for a batch, [`auto_vmap`] chooses the batch dimensions by the ranks that the
 //! function is written for; [`jvp`], [`vjp`] and [`grad`] give derivatives, through searches too. Each gives a
-//! function that can be transformed again. How they work is told in [`transform`].
+//! function that can be transformed again. [`custom_jvp`] and [`custom_vjp`] give a function derivatives of its own. How
+//! they work is told in [`transform`].
 //!
 //! ```
 //! use xlann::{Array, DType, Function, Shape, grad, vmap};
@@ -184,6 +185,7 @@ pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
 pub use ops::approx_top_k::{ApproxTopKOptions, Tangent};
 pub use ops::compare::Direction;
 pub use ops::custom_call::{ApiVersion, CustomCall, VmapMethod};
+pub use ops::custom_derivative::{custom_jvp, custom_vjp};
 pub use ops::gather::GatherDims;
 pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;

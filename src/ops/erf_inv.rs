@@ -1,7 +1,9 @@
 //! The inverse error function, of other operators.
 
+use std::f64::consts::FRAC_2_SQRT_PI;
+
 use crate::graph::Tensor;
-use crate::{DType, Error, Result};
+use crate::{DType, Error, Function, Result, custom_jvp};
 
 // Of erf⁻¹(x) / x, where w = -ln(1 - x²); the highest power comes first.
 
@@ -120,27 +122,41 @@ impl Tensor {
     /// # Ok::<(), xlann::Error>(())
     /// ```
     pub fn erf_inv(&self) -> Result<Tensor> {
-        let x = match self.dtype() {
-            DType::F16 | DType::BF16 => self.convert(DType::F32)?,
-            DType::F32 | DType::F64 => self.clone(),
-            other => return Err(Error::argument("erf_inv", "operand's dtype", "floating", other)),
-        };
-        let w = (-(&x * -&x)?.log1p()?)?;
-        let root = w.sqrt()?;
-        let quotient = match x.dtype() {
-            DType::F64 => {
-                let middle = polynomial(&DOUBLE_MIDDLE, &(&root - 3.25)?)?;
-                let outer = w.less(16)?.select(middle, polynomial(&DOUBLE_TAIL, &(root - 5)?)?)?;
-                w.less(6.25)?.select(polynomial(&DOUBLE_CENTRE, &(w - 3.125)?)?, outer)
-            }
-            _ => {
-                let outer = polynomial(&SINGLE_TAIL, &(root - 3)?)?;
-                w.less(5)?.select(polynomial(&SINGLE_CENTRE, &(w - 2.5)?)?, outer)
-            }
-        };
-        let infinite = x.abs()?.equal(1)?;
-        infinite.select((&x * f64::INFINITY)?, (quotient? * &x)?)?.convert(self.dtype())
+        if !self.dtype().is_float() {
+            return Err(Error::argument("erf_inv", "operand's dtype", "floating", self.dtype()));
+        }
+        let shapes = [self.shape().clone(), self.shape().clone()];
+        let function = Function::trace("erf_inv", &shapes[..1], |x| inverse(&x[0]))?;
+        // The slope of the error function at the result is 2 / √π exp(-result²).
+        let rule = Function::trace("erf_inv_rule", &shapes, |x| {
+            let result = inverse(&x[0])?;
+            let slope = ((&result * &result)?.exp()? * FRAC_2_SQRT_PI.recip())?;
+            Ok((result, (&x[1] * slope)?))
+        })?;
+        Ok(self.builder().call(&custom_jvp(&function, &rule)?, &[self])?.remove(0))
     }
+}
+
+fn inverse(operand: &Tensor) -> Result<Tensor> {
+    let x = match operand.dtype() {
+        DType::F64 => operand.clone(),
+        _ => operand.convert(DType::F32)?,
+    };
+    let w = (-(&x * -&x)?.log1p()?)?;
+    let root = w.sqrt()?;
+    let quotient = match x.dtype() {
+        DType::F64 => {
+            let middle = polynomial(&DOUBLE_MIDDLE, &(&root - 3.25)?)?;
+            let outer = w.less(16)?.select(middle, polynomial(&DOUBLE_TAIL, &(root - 5)?)?)?;
+            w.less(6.25)?.select(polynomial(&DOUBLE_CENTRE, &(w - 3.125)?)?, outer)
+        }
+        _ => {
+            let outer = polynomial(&SINGLE_TAIL, &(root - 3)?)?;
+            w.less(5)?.select(polynomial(&SINGLE_CENTRE, &(w - 2.5)?)?, outer)
+        }
+    };
+    let infinite = x.abs()?.equal(1)?;
+    infinite.select((&x * f64::INFINITY)?, (quotient? * &x)?)?.convert(operand.dtype())
 }
 
 /// The polynomial of these coefficients.
