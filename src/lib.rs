@@ -79,7 +79,8 @@
 //!
 //! [`vmap`] makes of a function one for a batch, [`auto_vmap`] chooses the batch dimensions by the ranks that the
 //! function is written for; [`jvp`], [`vjp`] and [`grad`] give derivatives, through searches too. Each gives a
-//! function that can be transformed again. How they work is told in [`transform`].
+//! function that can be transformed again. [`custom_jvp`] and [`custom_vjp`] give a function derivatives of its own. How
+//! they work is told in [`transform`].
 //!
 //! ```
 //! use xlann::{Array, DType, Function, Shape, grad, vmap};
@@ -151,6 +152,7 @@
 //! | the root | the graph's types ([`Function`], [`Tensor`], [`Builder`]), values ([`Array`], [`Shape`], [`DType`]), [`Session`], [`Error`] |
 //! | [`lower`] | from a function to HLO for a target, and the form that approximate top-k takes |
 //! | [`transform`] | batching and derivatives |
+//! | [`random`] | random numbers by a key, those of JAX |
 //! | [`hlo`] | HLO modules as messages and as text |
 //! | [`pjrt`] | plugins, and their clients, buffers and executables |
 //! | [`target`] | kinds of devices: where their plugins come from and what can be lowered for them |
@@ -185,6 +187,7 @@ pub use graph::{Builder, Equation, Function, Operand, Results, Tensor, Var};
 pub use ops::approx_top_k::{ApproxTopKOptions, Tangent};
 pub use ops::compare::Direction;
 pub use ops::custom_call::{ApiVersion, CustomCall, VmapMethod};
+pub use ops::custom_derivative::{custom_jvp, custom_vjp};
 pub use ops::gather::GatherDims;
 pub use ops::scatter::{ScatterDims, ScatterKind};
 pub use shape::Shape;
@@ -204,6 +207,7 @@ pub mod kernels;
 pub mod lower;
 mod ops;
 pub mod pjrt;
+pub mod random;
 mod recall;
 mod sha256;
 mod shape;

@@ -25,6 +25,7 @@ use crate::lower::fused::{Search, Uses};
 use crate::lower::policy::{Fusion, Plan};
 use crate::ops::Op;
 use crate::ops::approx_top_k::ApproxTopK;
+use crate::ops::custom_derivative::{CustomJvp, CustomVjp};
 use crate::{Builder, CustomCall, Result};
 
 pub(crate) use approx_top_k::best_with;
@@ -223,6 +224,12 @@ fn expand(function: &Function, rewrite: &mut dyn Rewrite) -> Result<Function> {
                     builder.call(&plain, &inputs.iter().collect::<Vec<_>>())
                 }
             };
+        }
+        if let Op::CustomJvp(CustomJvp { function, .. }) | Op::CustomVjp(CustomVjp { function, .. }) =
+            &equation.op
+        {
+            let plain = expand(function, rewrite)?;
+            return builder.call(&plain, &inputs.iter().collect::<Vec<_>>());
         }
         // What only derivatives are made of is pruned.
         if matches!(equation.op, Op::WithDerivativeOf(_)) || precision::is_reducible(equation) {

@@ -95,6 +95,13 @@ pub(crate) trait Operator {
         None
     }
 
+    /// Whether it is, or has in a sub-function, what only a transpose is known of.
+    fn reverse_only(&self) -> bool {
+        self.functions().iter().any(|(_, function)| {
+            function.equations().iter().any(|equation| equation.op.rules().reverse_only())
+        })
+    }
+
     /// Whether it must be done although nothing reads its outputs.
     fn has_side_effect(&self) -> bool {
         self.functions()
@@ -204,6 +211,7 @@ operators! {
     concatenate: Concatenate;
     convert: Convert, BitcastConvert;
     dynamic_slice: DynamicSlice, DynamicUpdateSlice;
+    erf_inv: ;
     pad: Pad;
     reshape: Reshape;
     select: Select, Clamp;
@@ -223,6 +231,7 @@ operators! {
     conditional: Conditional;
     collective: AllGather, ReplicaId;
     custom_call: CustomCall;
+    custom_derivative: CustomJvp, CustomVjp, Transposed;
 }
 
 /// The inputs as an array of the operator's arity.

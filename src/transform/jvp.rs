@@ -2,6 +2,7 @@
 
 use crate::graph::{Var, chosen, placed};
 use crate::ops::Op;
+use crate::ops::custom_derivative::no_forward;
 use crate::transform::{check_wrt, parameters};
 use crate::{Builder, Function, Result, Tensor};
 
@@ -139,5 +140,9 @@ pub fn jvp(function: &Function, wrt: &[usize]) -> Result<Function> {
     let floats = results.iter().filter(|result| result.primal.dtype().is_float());
     let tangents = floats.map(Dual::tangent).collect::<Result<Vec<_>>>()?;
     let primals = results.iter().map(|result| result.primal.clone());
-    Ok(builder.finish(primals.chain(tangents).collect::<Vec<_>>())?.pruned())
+    let derivative = builder.finish(primals.chain(tangents).collect::<Vec<_>>())?.pruned();
+    match derivative.equations().iter().any(|equation| equation.op.rules().reverse_only()) {
+        true => no_forward(),
+        false => Ok(derivative),
+    }
 }

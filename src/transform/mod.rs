@@ -188,7 +188,7 @@ pub(crate) fn settle<T>(
 }
 
 /// The parameters of `function` in a new builder.
-fn parameters(builder: &Builder, function: &Function) -> Result<Vec<Tensor>> {
+pub(crate) fn parameters(builder: &Builder, function: &Function) -> Result<Vec<Tensor>> {
     function.parameters().map(|(name, shape)| builder.parameter(name, shape.clone())).collect()
 }
 

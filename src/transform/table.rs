@@ -1,9 +1,11 @@
 //! The table of rules, rules.md, made from what the transforms do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{jvp_body, vjp, vmap};
+use super::{jvp, jvp_body, vjp, vmap};
 use crate::ops::binary::Binary;
+use crate::ops::custom_derivative::{CustomJvp, CustomVjp, Transposed};
 use crate::ops::reduce::{Kind, Reduce};
 use crate::ops::unary::Unary;
 use crate::ops::{Op, approx_top_k};
@@ -40,6 +42,11 @@ fn uniform(op: impl Into<Op>, arity: usize) -> Result<Function> {
     let choices = [DType::F64, DType::S32, DType::Pred].map(|dtype| matrix().with_dtype(dtype));
     let shape = choices.into_iter().find(takes).expect("an operator takes one of the dtypes");
     example(&vec![shape; arity], |x| x[0].builder().push(op, &x[..arity].iter().collect::<Vec<_>>()))
+}
+
+/// An example on a scalar.
+fn of_scalar(op: impl Into<Op>) -> Result<Function> {
+    example(&[scalar()], |x| x[0].builder().push(op, &[&x[0]]))
 }
 
 fn combine(shape: Shape, body: impl FnOnce(&[Tensor]) -> Result<Tensor>) -> Result<Function> {
@@ -117,7 +124,14 @@ fn function_examples() -> Result<Vec<Function>> {
         |call: CustomCall| example(&[scalar()], |x| x[0].builder().custom_call(call.clone(), &[&x[0]]));
     let plain = CustomCall::new("kernel", [scalar()]);
     let stated = plain.clone().vmap_method(VmapMethod::Sequential).reference(double.clone());
+    let (function, backward) = (Arc::new(double.clone()), Arc::new(double.clone()));
+    let by_jvp = CustomJvp { function: function.clone(), rule: Arc::new(jvp(&double, &[0])?) };
+    let by_vjp = CustomVjp { function: function.clone(), forward: function, backward: backward.clone() };
+    let transposed = Transposed { outputs: vec![scalar()], backward };
     Ok(vec![
+        of_scalar(by_jvp)?,
+        of_scalar(by_vjp)?,
+        of_scalar(transposed)?,
         example(&[matrix(), scalar()], |x| x[0].builder().reduce(&[&x[0]], &[&x[1]], &[1], add.clone()))?,
         example(&[matrix()], |x| x[0].reduce_window(0, &[1, 2], &[1, 1], &[(0, 0), (0, 0)], add.clone()))?,
         example(&[matrix()], |x| x[0].builder().sort_by(&[&x[0]], 1, true, less))?,
@@ -149,16 +163,14 @@ fn outcomes(function: &Function) -> [String; 3] {
     let forward = jvp_body(function, &active, &vec![false; function.results().len()]);
     let zero = matches!(&forward, Ok((_, has_tangent)) if !has_tangent.contains(&true));
     let derivative = |result| if zero { "zero".to_owned() } else { checked(result) };
-    [
-        checked(vmap(function, 0, 0, 2)),
-        derivative(forward.map(|(function, _)| function)),
-        derivative(vjp(function, &wrt)),
-    ]
+    [checked(vmap(function, 0, 0, 2)), derivative(jvp(function, &wrt)), derivative(vjp(function, &wrt))]
 }
 
 fn table() -> String {
     let mut rows: BTreeMap<&str, [Vec<String>; 3]> = BTreeMap::new();
-    for function in examples().unwrap() {
+    // What only a transpose is known of stands in no function that a transform gives.
+    let finished = |function: &Function| !last(function).rules().reverse_only();
+    for function in examples().unwrap().into_iter().filter(finished) {
         let row = rows.entry(last(&function).rules().name()).or_default();
         for (cell, outcome) in row.iter_mut().zip(outcomes(&function)) {
             if !cell.contains(&outcome) {
