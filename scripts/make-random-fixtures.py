@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/random.json: random keys and numbers of jax.random, for tests/random.rs.
+"""Writes tests/fixtures/random.json: random keys and numbers of jax.random, for tests/transforms/random.rs.
 
 Run with a Python that has JAX (pip install jax==0.10.2):  python scripts/make-random-fixtures.py
 

@@ -1,7 +1,6 @@
 //! Random numbers against those of JAX: scripts/make-random-fixtures.py wrote them.
 
-mod runner;
-
+use crate::runner;
 use serde_json::Value;
 use xlann::lower::{Options, lower};
 use xlann::target::{cpu, gpu, tpu};
@@ -28,7 +27,7 @@ struct Case(Value);
 
 impl Case {
     fn all() -> Vec<Case> {
-        let mut file: Value = serde_json::from_str(include_str!("fixtures/random.json")).unwrap();
+        let mut file: Value = serde_json::from_str(include_str!("../fixtures/random.json")).unwrap();
         let Value::Array(cases) = file["cases"].take() else { panic!("a list of cases") };
         cases.into_iter().map(Case).collect()
     }

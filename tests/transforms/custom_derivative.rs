@@ -1,8 +1,6 @@
 //! Functions with derivative rules of their own, against closed forms.
 
-mod runner;
-
-use runner::{assert_close, run};
+use crate::runner::{assert_close, run};
 use xlann::lower::{Options, lower};
 use xlann::target::{cpu, gpu, tpu};
 use xlann::transform::auto_vmap;
