@@ -275,7 +275,7 @@ void computing(const std::string& what, const Database& database, Type type, Met
 int64_t candidates_of(Type type, int64_t k, int64_t dimension) {
   const bool in_pairs = search_routines(forced, type)->form == QueryForm::s8_pairs;
   const double width = type == Type::bf16 ? 1024 : 64;
-  const double more = type == Type::bf16 ? 8 : in_pairs ? 16 + double(dimension) / 12 : 16;
+  const double more = type == Type::bf16 ? 8 : in_pairs ? 16 + double(dimension) / 12 + double(k) / 4 : 16;
   const double beyond = double(k * dimension) / width + more;
   return k + int64_t(std::ceil(beyond * (1 - std::log(0.05)) / 4));
 }

@@ -9,6 +9,7 @@
 
 #include "../kernels/candidates.h"
 #include "../kernels/certify.h"
+#include "../kernels/routines.h"
 #include "support.h"
 
 using namespace xlann;
@@ -189,17 +190,6 @@ bool close(float a, float b, double tolerance) {
   return a == b || (std::isnan(a) && std::isnan(b)) || std::fabs(double{a} - double{b}) <= tolerance;
 }
 
-// Whether rows of a type are made f32 by tiles.
-bool widens_rows(InstructionSet set, Type type) {
-  for (InstructionSet each : all_sets) {
-    if (set == InstructionSet::automatic && each != set && supported(each) && !widens_rows(each, type)) return false;
-  }
-  const bool in_bytes = set == InstructionSet::avx2 || set == InstructionSet::avx_vnni || set == InstructionSet::avx512 ||
-                        set == InstructionSet::avx512_bf16 || set == InstructionSet::avx512_vnni;
-  return type == Type::f16 || (type == Type::bf16 && set != InstructionSet::avx512_bf16) ||
-         (type == Type::s8 && !in_bytes);
-}
-
 const std::vector<InstructionSet> every_set(std::begin(all_sets), std::end(all_sets));
 
 // On every set and path; the number of queries that were searched again, on the last.
@@ -228,8 +218,8 @@ int64_t check(Problem& problem, double recall = 1, const std::vector<Instruction
                     (int)shape.candidates, recall);
       for (int threads : {2, 5}) CHECK(same(found, run(call, k, threads)), "%s: %d threads", where, threads);
       ++searches;
-      const bool whole_in_f32 = path == Path::tile && shape.queries >= 256 && widens_rows(set, problem.type);
-      if (whole_in_f32 && shape.candidates < shape.rows) {
+      const bool in_f32 = path == Path::tile && search_routines(set, problem.type)->widened;
+      if (in_f32 && shape.queries >= 256 && shape.candidates < shape.rows) {
         CHECK(same(found, run(problem.in_f32(), k, 1)), "%s: not as in f32", where);
         continue;
       }
@@ -448,10 +438,10 @@ void check_groups(Random& random) {
   for (double recall : {0.9, 0.99, 0.995}) {
     const Shape shape = {1500, 6000, 3, 3000, 3020};
     auto problem = make(contents()[0], Type::bf16, Type::f32, shape, Metric::inner_product, random);
-    FusedSearch call = problem->certified(recall);
+    FusedSearch call = problem->certified(recall), in_f32 = problem->in_f32();
     // Tiles that make rows f32 would search all in f32.
-    if (!supported(InstructionSet::avx512_bf16)) call.path = Path::stream;
-    const Found found = search(call, 2), exact = search(problem->in_f32(), 2);
+    if (search_routines(call.instruction_set, call.type)->widened) call.path = in_f32.path = Path::stream;
+    const Found found = search(call, 2), exact = search(in_f32, 2);
     CHECK(same(found, search(call, 1)), "recall %g", recall);
     int64_t right = 0, differ = 0;
     for (int64_t q = 0; q < shape.queries; ++q) {

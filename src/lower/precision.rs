@@ -84,8 +84,8 @@ pub(crate) fn candidates(dtype: DType, recall_target: f32, k: usize, width: usiz
     let (per_width, more) = match dtype {
         DType::BF16 => (1024.0, 8.0),
         DType::S8 if kernels::rounds_queries_as_rows() => (64.0, 16.0),
-        // Queries lose more, and the more the wider they are beside what rows lose.
-        DType::S8 => (64.0, 16.0 + width as f64 / 12.0),
+        // Queries lose more, beside what rows lose.
+        DType::S8 => (64.0, 16.0 + width as f64 / 12.0 + k as f64 / 4.0),
         // Sums in f32 or wider lose so little that the next few are always further away.
         _ => return k.saturating_add(6 + k / 16).min(rows),
     };

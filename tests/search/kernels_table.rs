@@ -23,11 +23,9 @@ fn instruction_sets() -> Vec<(&'static str, bool)> {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512cd");
         let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
-        // The macro knows no avxvnni before Rust 1.89, and what asks the processor is safe in later ones.
-        #[allow(unused_unsafe, unsafe_code)]
-        // SAFETY: every x86-64 processor has the instruction.
-        let leaf = |leaf, part| unsafe { std::arch::x86_64::__cpuid_count(leaf, part) };
-        let avx_vnni = avx2 && leaf(0, 0).eax >= 7 && leaf(7, 0).eax >= 1 && leaf(7, 1).eax & 1 << 4 != 0;
+        // The macro knows no avxvnni before Rust 1.89.
+        let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let avx_vnni = avx2 && processor.contains(" avx_vnni");
         (avx2, avx_vnni, avx512, bf16, avx512 && is_x86_feature_detected!("avx512vnni"))
     };
     #[cfg(not(target_arch = "x86_64"))]
