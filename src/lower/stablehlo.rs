@@ -111,9 +111,13 @@ mod tests {
         let session = Session::cpu().ok();
         let mut kinds = Vec::new();
         for function in examples().unwrap() {
-            let text = stablehlo(&function, &target::cpu::CAPABILITIES).unwrap();
             let last = &function.equations().last().unwrap().op;
             kinds.push(last.kind());
+            // It stands in no function that a transform gives.
+            if last.rules().reverse_only() {
+                continue;
+            }
+            let text = stablehlo(&function, &target::cpu::CAPABILITIES).unwrap();
             let Some(session) = &session else { continue };
             if last.kind() == "CustomCall" {
                 // Of a kernel that there is not.
