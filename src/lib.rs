@@ -152,6 +152,7 @@
 //! | the root | the graph's types ([`Function`], [`Tensor`], [`Builder`]), values ([`Array`], [`Shape`], [`DType`]), [`Session`], [`Error`] |
 //! | [`lower`] | from a function to HLO for a target, and the form that approximate top-k takes |
 //! | [`transform`] | batching and derivatives |
+//! | [`optim`] | optimisers: how parameters change by gradients |
 //! | [`random`] | random numbers by a key, those of JAX |
 //! | [`hlo`] | HLO modules as messages and as text |
 //! | [`pjrt`] | plugins, and their clients, buffers and executables |
@@ -206,6 +207,7 @@ pub mod hlo;
 pub mod kernels;
 pub mod lower;
 mod ops;
+pub mod optim;
 pub mod pjrt;
 pub mod random;
 mod recall;

@@ -269,7 +269,7 @@ pub(crate) fn same_dtype(
 }
 
 /// What a traced body or [`Builder::finish`] takes as results: a tensor, a pair or a triple, an array or a `Vec`
-/// of them.
+/// of them, or a [`Tree`](crate::Tree) or a pair of trees.
 ///
 /// ```
 /// use xlann::{DType, Function, Shape};

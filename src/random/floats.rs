@@ -37,7 +37,7 @@ impl Format {
 /// f16 and 2^-7 for bf16. Rounding can give `maxval` itself, where the bounds are not 0 and 1.
 ///
 /// # Errors
-/// Where the key is not a u32[2], the dtype is not floating, or a bound is of another dtype or does not broadcast.
+/// Where the key is not a `u32[2]`, the dtype is not floating, or a bound is of another dtype or does not broadcast.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};
@@ -69,7 +69,7 @@ pub fn uniform(key: &Tensor, shape: Shape, minval: impl Operand, maxval: impl Op
 /// They are √2 erf⁻¹(u), of u [`uniform`] between -1 and 1.
 ///
 /// # Errors
-/// Where the key is not a u32[2], or the dtype is not floating.
+/// Where the key is not a `u32[2]`, or the dtype is not floating.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};
@@ -94,7 +94,7 @@ pub fn normal(key: &Tensor, shape: Shape) -> Result<Tensor> {
 /// `jax.random.bernoulli`. Probabilities count to within 2^-23 for f32, as [`uniform`] numbers do.
 ///
 /// # Errors
-/// Where the key is not a u32[2], or `p` is not floating or does not broadcast.
+/// Where the key is not a `u32[2]`, or `p` is not floating or does not broadcast.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};
@@ -114,7 +114,7 @@ pub fn bernoulli(key: &Tensor, p: &Tensor, dims: &[usize]) -> Result<Tensor> {
 /// [`uniform`] between the least normal number and 1.
 ///
 /// # Errors
-/// Where the key is not a u32[2], or the dtype is not floating.
+/// Where the key is not a `u32[2]`, or the dtype is not floating.
 ///
 /// ```
 /// use xlann::{DType, Function, Shape, random};
@@ -139,7 +139,7 @@ pub fn gumbel(key: &Tensor, shape: Shape) -> Result<Tensor> {
 /// are largest.
 ///
 /// # Errors
-/// Where the key is not a u32[2], the logits are not floating, or there is no such axis or its size is 0.
+/// Where the key is not a `u32[2]`, the logits are not floating, or there is no such axis or its size is 0.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};

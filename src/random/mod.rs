@@ -1,6 +1,6 @@
 //! Random numbers by a key: equal to those of `jax.random`, on every target.
 //!
-//! A *key* is a u32[2] tensor: a parameter, a constant, a row of a batch. The numbers are a function of it and of
+//! A *key* is a `u32[2]` tensor: a parameter, a constant, a row of a batch. The numbers are a function of it and of
 //! nothing else, so the same key gives the same numbers. For others, [`split`] it or [`fold_in`] a number, and use
 //! each key once.
 //!
@@ -48,7 +48,7 @@ const ROTATIONS: [[i32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
 /// What the third word of the key schedule is the parity with.
 const PARITY: u32 = 0x1bd1_1bda;
 
-/// The key of a seed: its upper and its lower 32 bits, as a u32[2] to be passed or made a
+/// The key of a seed: its upper and its lower 32 bits, as a `u32[2]` to be passed or made a
 /// [constant](Builder::constant).
 ///
 /// It is `jax.random.PRNGKey(seed)` of a 64-bit JAX (`jax_enable_x64`). A 32-bit one drops the upper half, which
@@ -90,7 +90,7 @@ pub fn key_of(seed: &Tensor) -> Result<Tensor> {
 /// `jax.random.split(key, N)`.
 ///
 /// # Errors
-/// Where the key is not a u32[2].
+/// Where the key is not a `u32[2]`.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};
@@ -110,10 +110,10 @@ pub fn split<const N: usize>(key: &Tensor) -> Result<[Tensor; N]> {
     rows.try_into().map_err(|_| Error::argument("split", "keys", N.to_string(), "another number"))
 }
 
-/// As [`split`], the keys in the rows of a u32[count, 2]: a batch, for [`vmap`](crate::vmap()).
+/// As [`split`], the keys in the rows of a `u32[count, 2]`: a batch, for [`vmap`](crate::vmap()).
 ///
 /// # Errors
-/// Where the key is not a u32[2].
+/// Where the key is not a `u32[2]`.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};
@@ -133,7 +133,7 @@ pub fn split_into(key: &Tensor, count: usize) -> Result<Tensor> {
 /// `data` is an integer scalar, of which the lower 32 bits count.
 ///
 /// # Errors
-/// Where the key is not a u32[2] or `data` not an integer scalar; a negative Rust number is refused.
+/// Where the key is not a `u32[2]` or `data` not an integer scalar; a negative Rust number is refused.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};
@@ -154,7 +154,7 @@ pub fn fold_in(key: &Tensor, data: impl Operand) -> Result<Tensor> {
 /// Random bits: integers that have every value of an unsigned dtype with equal probability. `jax.random.bits`.
 ///
 /// # Errors
-/// Where the key is not a u32[2], or the dtype is not u8, u16, u32 or u64.
+/// Where the key is not a `u32[2]`, or the dtype is not u8, u16, u32 or u64.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};
@@ -184,7 +184,7 @@ pub fn bits(key: &Tensor, shape: Shape) -> Result<Tensor> {
 /// some are more likely than others: by a factor of 1 + size / 2^64.
 ///
 /// # Errors
-/// Where the key is not a u32[2], the dtype is not an integer, or the range is empty or has values that the dtype has
+/// Where the key is not a `u32[2]`, the dtype is not an integer, or the range is empty or has values that the dtype has
 /// not.
 ///
 /// ```
@@ -233,7 +233,7 @@ pub fn randint(key: &Tensor, shape: Shape, range: Range<i64>) -> Result<Tensor> 
 /// of about 1 / n.
 ///
 /// # Errors
-/// Where the key is not a u32[2], or there is no such axis, or its size does not fit an s32.
+/// Where the key is not a `u32[2]`, or there is no such axis, or its size does not fit an s32.
 ///
 /// ```
 /// use xlann::{Array, DType, Function, Shape, random};

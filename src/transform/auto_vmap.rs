@@ -196,7 +196,7 @@ impl AutoVmap<'_> {
         let arguments = arguments.into();
         let (function, structure) = self.batched(&arguments.map(|array| array.shape().clone()))?;
         let leaves: Vec<Array> = arguments.leaves().into_iter().cloned().collect();
-        Ok(structure.with_leaves(&function.eval(&leaves)?))
+        structure.with_leaves(&function.eval(&leaves)?)
     }
 
     /// Appends the function to the graph that these arguments, a list of one for each, belong to, and gives its
@@ -223,7 +223,7 @@ impl AutoVmap<'_> {
             return Err(Error::argument("auto_vmap", argument, "of one tensor at least", "none"));
         };
         let (function, structure) = self.batched(&arguments.map(|tensor| tensor.shape().clone()))?;
-        Ok(structure.with_leaves(&first.builder().call(&function, &leaves)?))
+        structure.with_leaves(&first.builder().call(&function, &leaves)?)
     }
 
     /// The function for arguments of these shapes, and the structure of its results.
@@ -269,7 +269,7 @@ impl AutoVmap<'_> {
             .iter()
             .map(|leaf| builder.parameter(&leaf.path, leaf.shape.with_dims(leaf.base())))
             .collect::<Result<Vec<_>>>()?;
-        let arguments = shapes.with_leaves(&parameters);
+        let arguments = shapes.with_leaves(&parameters)?;
         let arguments: Vec<_> =
             arguments.children().into_iter().map(|(_, argument)| argument.clone()).collect();
         let results = (self.body)(&arguments)?;

@@ -7,6 +7,7 @@
 //! | [`jvp`] | also gives the derivative in a direction |
 //! | [`vjp`] | also takes derivatives of something by the results to those by the parameters |
 //! | [`grad`], [`value_and_grad`] | gives the gradient of a function of one scalar |
+//! | [`custom_jvp`](crate::custom_jvp()), [`custom_vjp`](crate::custom_vjp()) | does the same, with a derivative that is computed by other functions |
 //!
 //! Each takes a [`Function`] and gives a [`Function`], to be printed, evaluated, compiled, called from another or
 //! transformed again.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Array, Element, Error, Result, Shape, Tensor};
+use crate::{Array, Element, Error, Result, Results, Shape, Tensor};
 
 /// Values in lists and in maps by name, nested in any way: the arguments, results and base ranks of
 /// [`auto_vmap`](crate::auto_vmap).
@@ -130,6 +130,27 @@ impl<T> Tree<T> {
         self.map_with(&mut value)
     }
 
+    /// The same structure of other values, of which none may fail to be made.
+    ///
+    /// # Errors
+    /// The first of `value`.
+    ///
+    /// ```
+    /// use xlann::{Array, Builder, Tensor, Tree};
+    ///
+    /// let builder = Builder::new("f");
+    /// let arrays: Tree<Array> = [("x", 1f32), ("y", 2f32)].into();
+    /// let parameters = arrays.try_map(|array| builder.parameter("", array.shape().clone()))?;
+    /// let function = builder.finish(parameters)?;
+    /// assert_eq!(function.result_shapes().len(), 2);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn try_map<U>(&self, mut value: impl FnMut(&T) -> Result<U>) -> Result<Tree<U>> {
+        let values = self.leaves().into_iter().map(&mut value).collect::<Result<Vec<_>>>()?;
+        let mut values = values.into_iter();
+        Ok(self.map(|_| values.next().expect("there is a value for each leaf")))
+    }
+
     fn map_with<U>(&self, value: &mut dyn FnMut(&T) -> U) -> Tree<U> {
         match self {
             Tree::None => Tree::None,
@@ -142,13 +163,33 @@ impl<T> Tree<T> {
         }
     }
 
-    /// The same structure of what there is for each leaf, in order.
-    pub(crate) fn with_leaves<U: Clone>(&self, values: &[U]) -> Tree<U> {
-        let mut position = 0;
-        self.map(|_| {
-            position += 1;
-            values[position - 1].clone()
-        })
+    /// The same structure of these values, in the order of [`leaves`](Tree::leaves): what a function gives as a list,
+    /// as the tree that it stands for.
+    ///
+    /// # Errors
+    /// Where there are not as many values as leaves.
+    ///
+    /// ```
+    /// use xlann::Tree;
+    ///
+    /// let ranks: Tree<usize> = [("v", 1), ("m", 2)].into();
+    /// assert_eq!(ranks.with_leaves(&[7, 8])?, [("m", 7), ("v", 8)].into());
+    /// let refused = ranks.with_leaves(&[7]).unwrap_err();
+    /// assert_eq!(refused.to_string(), "tree: values must be 2, one for each leaf, got 1");
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn with_leaves<U: Clone>(&self, values: &[U]) -> Result<Tree<U>> {
+        let count = self.leaves().len();
+        if values.len() != count {
+            return Err(Error::argument(
+                "tree",
+                "values",
+                format!("{count}, one for each leaf"),
+                values.len(),
+            ));
+        }
+        let mut values = values.iter();
+        self.try_map(|_| Ok(values.next().expect("there is a value for each leaf").clone()))
     }
 
     /// The children of a list or a map, by position or name.
@@ -234,6 +275,18 @@ macro_rules! leaves {
     )*};
 }
 leaves!(usize, Shape, Array, Tensor);
+
+impl Results for Tree<Tensor> {
+    fn into_tensors(self) -> Vec<Tensor> {
+        self.leaves().into_iter().cloned().collect()
+    }
+}
+
+impl Results for (Tree<Tensor>, Tree<Tensor>) {
+    fn into_tensors(self) -> Vec<Tensor> {
+        [self.0.leaves(), self.1.leaves()].concat().into_iter().cloned().collect()
+    }
+}
 
 impl<T: Element> From<T> for Tree<Array> {
     fn from(value: T) -> Self {
