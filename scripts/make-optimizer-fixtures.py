@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/optimizers.json: training in f64, for tests/optim.rs.
+"""Writes tests/fixtures/optimizers.json: training in f64, for tests/transforms/optim.rs.
 
 Run with a Python that has NumPy:  python scripts/make-optimizer-fixtures.py
 

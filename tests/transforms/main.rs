@@ -18,6 +18,7 @@ mod index;
 mod jax;
 mod jax_cases;
 mod movement;
+mod optim;
 mod random;
 mod reduce;
 mod search;

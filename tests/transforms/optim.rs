@@ -1,8 +1,6 @@
 //! Optimisers against training in NumPy: scripts/make-optimizer-fixtures.py wrote it.
 
-mod runner;
-
-use runner::session;
+use crate::runner::{self, session};
 use serde_json::Value;
 use xlann::optim::{self, Adam};
 use xlann::{Array, Builder, DType, Function, Result, Shape, Tensor, Tree, grad};
@@ -11,7 +9,7 @@ const ROWS: usize = 8;
 const COLUMNS: usize = 3;
 
 fn fixture() -> Value {
-    serde_json::from_str(include_str!("fixtures/optimizers.json")).unwrap()
+    serde_json::from_str(include_str!("../fixtures/optimizers.json")).unwrap()
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
