@@ -7,6 +7,7 @@ use crate::ann::intake::{TINY, safe_exponent};
 use crate::ann::metric::Metric;
 use crate::ann::options::SearchOptions;
 use crate::ann::order::Order;
+use crate::ann::sharding::Sharding;
 use crate::lower::Capabilities;
 use crate::{DType, Result, Shape};
 
@@ -64,6 +65,7 @@ pub fn database_copies(
     devices: usize,
     options: &SearchOptions,
 ) -> Result<Vec<DatabaseCopy>> {
+    let sharding = Sharding::new(database, devices)?;
     let searched = database.with_dtype(target.search_dtype(database.dtype()));
     let searched_by = options.searched_by(target, metric, &searched)?;
     let resolved = options.resolved(target, searched_by, &searched)?;
@@ -90,7 +92,8 @@ pub fn database_copies(
             width if width == database.dims()[1] => String::new(),
             width => format!(", with zeros up to {width} columns"),
         };
-        copy(format!("in {}{columns}", stored.dtype()), stored.clone(), None);
+        let divided = if searched_by == metric { "" } else { ", divided by their norms" };
+        copy(format!("in {}{columns}{divided}", stored.dtype()), stored.clone(), None);
         if !database.dtype().is_float() && target.searched.contains(&DType::F64) && scored == DType::F32 {
             let when = "integers are beyond 2^24".to_owned();
             copy("in f64 instead".to_owned(), stored.with_dtype(DType::F64), Some(when));
@@ -99,7 +102,7 @@ pub fn database_copies(
     if searched_by != metric && *database == stored {
         copy("of the rows divided by their norms".to_owned(), stored.clone(), None);
     }
-    if let Some(reduced) = resolved.reduced_dtype(searched_by, &stored)? {
+    if let Some(reduced) = resolved.reduced_dtype(searched_by, &sharding.shapes(&stored)[0])? {
         copy(format!("in {reduced}, in which candidates are found"), stored.with_dtype(reduced), None);
     } else if options.may_centre(target, metric, scored) {
         let far = "most rows are much further from the origin than from their median".to_owned();

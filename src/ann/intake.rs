@@ -244,6 +244,14 @@ fn own_exponent(vector: &[f64]) -> i32 {
     if largest > 0.0 { exponent(largest) } else { 0 }
 }
 
+/// Some rows of a matrix.
+pub(super) fn rows_of(matrix: &Array, rows: &[usize]) -> Result<Array> {
+    let shape = matrix.shape();
+    let row = shape.dims()[1] * shape.dtype().size();
+    let bytes = rows.iter().flat_map(|at| &matrix.as_bytes()[at * row..][..row]);
+    Array::from_bytes(shape.with_dims([rows.len(), shape.dims()[1]]), &bytes.copied().collect::<Vec<u8>>())
+}
+
 /// Divides a vector by its norm, but one of zeros, or of what has none.
 fn normalise(vector: &mut [f64]) {
     let by = own_exponent(vector);
@@ -256,12 +264,12 @@ fn normalise(vector: &mut [f64]) {
 
 /// Queries as they are searched.
 pub(super) struct Queries {
-    /// `[q, d]`, f32 or f64.
+    /// `[q, d]`, those that can have neighbours: none with a NaN or, for cosines, with what is infinite.
     pub(super) array: Array,
-    /// The power of two that each was divided by, where one was.
+    /// Which of the caller's queries each is.
+    pub(super) given: Vec<usize>,
+    /// The power of two that each of the caller's was divided by, where one was.
     exponents: Option<Vec<i32>>,
-    /// Which have no neighbours, where one has not.
-    none: Option<Vec<bool>>,
 }
 
 impl Queries {
@@ -329,22 +337,14 @@ impl Queries {
             _ if given == searched && !changed => given,
             (scored, _) => scored,
         };
-        let mut array = match given == dtype && !changed {
+        let array = match given == dtype && !changed {
             true => queries.clone(),
             false => Array::from_f64(shape.with_dtype(dtype), &numbers)?,
         };
-        if !none.contains(&true) {
-            return Ok(Queries { array, exponents, none: None });
-        }
-        // Another query is searched in its place: what a kernel finds nothing for, it would search several times.
-        if let Some(other) = none.iter().position(|none| !none) {
-            let row = width * dtype.size();
-            let rows = none.iter().enumerate().map(|(query, &none)| if none { other } else { query });
-            let bytes: Vec<u8> =
-                rows.flat_map(|query| &array.as_bytes()[query * row..][..row]).copied().collect();
-            array = Array::from_bytes(array.shape().clone(), &bytes)?;
-        }
-        Ok(Queries { array, exponents, none: Some(none) })
+        // A batch that others fill up would prove the recall of those.
+        let given: Vec<usize> = (0..none.len()).filter(|&query| !none[query]).collect();
+        let array = if given.len() == none.len() { array } else { rows_of(&array, &given)? };
+        Ok(Queries { array, exponents, given })
     }
 
     /// The dtypes that queries may have as they are searched.
@@ -360,22 +360,6 @@ impl Queries {
             [(searched, metric != Metric::Cosine), (DType::F64, wide)].into_iter().filter(|(_, may)| *may);
         let others = others.map(|(dtype, _)| dtype).filter(|dtype| *dtype != scored);
         std::iter::once(scored).chain(others).collect()
-    }
-
-    /// Whether a query has no neighbours: one with a NaN or, for cosines, with what is infinite.
-    pub(super) fn has_none(&self, query: usize) -> bool {
-        self.none.as_ref().is_some_and(|none| none[query])
-    }
-
-    /// Some of the queries.
-    pub(super) fn only(&self, queries: &[usize]) -> Result<Array> {
-        let shape = self.array.shape();
-        let row = shape.dims()[1] * shape.dtype().size();
-        let rows = queries.iter().flat_map(|query| &self.array.as_bytes()[query * row..][..row]);
-        Array::from_bytes(
-            shape.with_dims([queries.len(), shape.dims()[1]]),
-            &rows.copied().collect::<Vec<u8>>(),
-        )
     }
 
     /// What a distance of a query is to be multiplied by, the power of two of a database's inner products taken in.

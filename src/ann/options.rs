@@ -141,12 +141,20 @@ impl SearchOptions {
     ///
     /// # Errors
     /// As [`resolved`](SearchOptions::resolved).
-    pub(super) fn searched_by(
-        &self,
-        target: &Capabilities,
-        metric: Metric,
-        database: &Shape,
-    ) -> Result<Metric> {
+    ///
+    /// ```
+    /// use xlann::ann::{Metric, SearchOptions};
+    /// use xlann::lower::Precision;
+    /// use xlann::target::cpu;
+    /// use xlann::{DType, Shape};
+    ///
+    /// let options = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(10) };
+    /// let database = Shape::new(DType::F32, [1_000_000, 128]);
+    /// assert_eq!(options.searched_by(&cpu::CAPABILITIES, Metric::Cosine, &database)?, Metric::InnerProduct);
+    /// assert_eq!(options.searched_by(&cpu::CAPABILITIES, Metric::L2, &database)?, Metric::L2);
+    /// # Ok::<(), xlann::Error>(())
+    /// ```
+    pub fn searched_by(&self, target: &Capabilities, metric: Metric, database: &Shape) -> Result<Metric> {
         if metric != Metric::Cosine || self.precision == Precision::Exact {
             return Ok(metric);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ann::function::{Request, check_options, prepared_function, score_dtype, widened};
-use crate::ann::intake::{Intake, Queries};
+use crate::ann::intake::{Intake, Queries, rows_of};
 use crate::ann::metric::{Metric, unit_or_none};
 use crate::ann::once::OncePerKey;
 use crate::ann::options::{Aggregation, SearchOptions};
@@ -120,7 +120,8 @@ impl Searcher {
     /// where they have integers beyond 2^24. A mapped file is read in place where the device is the CPU, but for inner
     /// products of a database whose largest number is beyond 2^40 or below 2^-40, for cosines of one with such a row, and for
     /// L2 of one of numbers below 2^-80: these are scaled by a power of two, in memory. For L2 far from the origin there is a
-    /// copy on the device, too ([`SearchOptions::centred`]). Norms are computed once, on the device.
+    /// copy on the device, too ([`SearchOptions::centred`]), and for cosines at a precision below f32
+    /// ([`SearchOptions::precision`]). Norms are computed once, on the device.
     ///
     /// # Errors
     /// Where the database is no matrix with at least one row and column and at most 2^31 - 1 rows, k is 0 or
@@ -402,31 +403,31 @@ impl Searcher {
         let capabilities = self.session.platform().capabilities;
         let queries = Queries::new(queries, self.metric, &self.options, dtype, self.exponent, capabilities)?;
         let mut found = self.search_batches(&queries.array, false)?;
-        let unproven: Vec<usize> = (0..found.proven.len())
-            .filter(|&query| !found.proven[query] && !queries.has_none(query))
-            .collect();
+        let unproven: Vec<usize> = (0..found.proven.len()).filter(|&query| !found.proven[query]).collect();
         if !unproven.is_empty() {
-            let again = self.search_batches(&queries.only(&unproven)?, true)?;
+            let again = self.search_batches(&rows_of(&queries.array, &unproven)?, true)?;
             for (at, &query) in unproven.iter().enumerate() {
                 found.distances[query * k..][..k].copy_from_slice(&again.distances[at * k..][..k]);
                 found.indices[query * k..][..k].copy_from_slice(&again.indices[at * k..][..k]);
             }
         }
-        for (place, (distance, index)) in found.distances.iter_mut().zip(&mut found.indices).enumerate() {
-            if distance.is_nan() || *index < 0 || queries.has_none(place / k) {
-                (*distance, *index) = (f64::NAN, -1);
+        let places = shape.dims()[0] * k;
+        let (mut distances, mut indices) = (vec![f64::NAN; places], vec![-1; places]);
+        for (place, (&distance, &index)) in found.distances.iter().zip(&found.indices).enumerate() {
+            if distance.is_nan() || index < 0 {
                 continue;
             }
-            *index = self.order.row(*index as usize) as i32;
-            *distance = match self.metric {
+            let query = queries.given[place / k];
+            indices[query * k + place % k] = self.order.row(index as usize) as i32;
+            distances[query * k + place % k] = match self.metric {
                 Metric::Cosine => distance.clamp(-1.0, 1.0),
-                metric => libm::ldexp(*distance, queries.exponent(place / k, metric, self.exponent)),
+                metric => libm::ldexp(distance, queries.exponent(query, metric, self.exponent)),
             };
         }
         let shape = Shape::new(score_dtype(dtype), [shape.dims()[0], k]);
         Ok(Neighbors {
-            indices: Array::new(shape.dims(), &found.indices)?,
-            distances: Array::from_f64(shape, &found.distances)?,
+            indices: Array::new(shape.dims(), &indices)?,
+            distances: Array::from_f64(shape, &distances)?,
         })
     }
 

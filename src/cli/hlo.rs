@@ -76,7 +76,8 @@ impl Program {
                     count > 0 && width == database_width,
                     "--queries-shape must be 1 or more of width {database_width}, as the database, got {queries}"
                 );
-                let (metric, options) = (arguments.metric(), arguments.options());
+                let options = arguments.options();
+                let metric = options.searched_by(capabilities, arguments.metric(), &database)?;
                 let function = search_function_for(capabilities, metric, &database, count, 1, &options)?;
                 Ok((function, options.lowering()))
             }

@@ -184,14 +184,10 @@ pub(super) fn search(
         let Some(tensor) = of_rows(var)? else { return Ok(Err(DIFFER)) };
         scales = Some(tensor);
     }
-    // What is subtracted from the products: the other sign where the largest is searched for.
-    for &(is_negative, var) in &parts.offsets {
+    // What products are subtracted from: the other sign where the largest is searched for.
+    if let Some((is_negative, var)) = parts.offset {
         let Some(tensor) = of_rows(var)? else { return Ok(Err(DIFFER)) };
-        let tensor = if is_negative == parts.is_negative { -tensor } else { Ok(tensor) };
-        half_norms = Some(match half_norms {
-            None => tensor?,
-            Some(half_norms) => (half_norms + tensor?)?,
-        });
+        half_norms = Some(if is_negative == parts.is_negative { (-tensor)? } else { tensor });
     }
     for &(keeps, var) in &parts.masks {
         let Some(tensor) = of_rows(var)? else { return Ok(Err(DIFFER)) };
@@ -240,23 +236,37 @@ struct Parts<'a> {
     /// Whether the products are subtracted.
     is_negative: bool,
     scales: Option<Var>,
-    /// What is added, or subtracted.
-    offsets: Vec<(bool, Var)>,
+    /// What is added, or subtracted: one, as sums of several would be rounded in another order.
+    offset: Option<(bool, Var)>,
     /// Where scores are kept, or are not: there they are infinite, and the last.
     masks: Vec<(bool, Var)>,
 }
 
 impl<'a> Parts<'a> {
+    /// Adds something to all scores, or subtracts it.
+    fn offset(&mut self, is_negative: bool, offset: Var) -> Option<()> {
+        let is_first = self.offset.is_none() && self.masks.is_empty();
+        self.offset = Some((is_negative, offset));
+        is_first.then_some(())
+    }
+
     fn of(var: Var, uses: &Uses<'a>, direction: Direction) -> Option<Parts<'a>> {
         let equation = uses.own(var)?;
         let parts = |var| Parts::of(var, uses, direction);
         let last = if direction == Direction::Max { f64::NEG_INFINITY } else { f64::INFINITY };
+        let is_product = match (&equation.op, equation.inputs()) {
+            (Op::DotGeneral(_), _) => true,
+            (Op::Transpose(_), &[operand]) => {
+                matches!(uses.own(operand), Some(Equation { op: Op::DotGeneral(_), .. }))
+            }
+            _ => false,
+        };
         match (&equation.op, equation.inputs()) {
-            (Op::DotGeneral(_) | Op::Transpose(_), _) => Some(Parts {
+            _ if is_product => Some(Parts {
                 product: equation,
                 is_negative: false,
                 scales: None,
-                offsets: Vec::new(),
+                offset: None,
                 masks: Vec::new(),
             }),
             (Op::Select(_), &[mask, on_true, on_false]) => {
@@ -271,31 +281,30 @@ impl<'a> Parts<'a> {
             (Op::Binary(Binary::Mul), &[lhs, rhs]) => {
                 let (mut parts, scales) =
                     parts(lhs).map(|parts| (parts, rhs)).or_else(|| Some((parts(rhs)?, lhs)))?;
-                let is_product = parts.scales.is_none() && parts.offsets.is_empty() && parts.masks.is_empty();
+                let is_product = parts.scales.is_none() && parts.offset.is_none() && parts.masks.is_empty();
                 parts.scales = Some(scales);
                 is_product.then_some(parts)
             }
             (Op::Binary(Binary::Add), &[lhs, rhs]) => {
                 let (mut parts, offset) =
                     parts(lhs).map(|parts| (parts, rhs)).or_else(|| Some((parts(rhs)?, lhs)))?;
-                parts.offsets.push((false, offset));
-                parts.masks.is_empty().then_some(parts)
+                parts.offset(false, offset)?;
+                Some(parts)
             }
             (Op::Binary(Binary::Sub), &[lhs, rhs]) => {
                 let parts = match (parts(lhs), parts(rhs)) {
                     (Some(mut parts), _) => {
-                        parts.offsets.push((true, rhs));
+                        parts.offset(true, rhs)?;
                         parts
                     }
                     (None, Some(mut parts)) => {
                         parts.is_negative = !parts.is_negative;
-                        parts.offsets.iter_mut().for_each(|(is_negative, _)| *is_negative = !*is_negative);
-                        parts.offsets.push((false, lhs));
+                        parts.offset(false, lhs)?;
                         parts
                     }
                     (None, None) => return None,
                 };
-                parts.masks.is_empty().then_some(parts)
+                Some(parts)
             }
             _ => None,
         }

@@ -434,7 +434,7 @@ impl Planner<'_> {
         let (op, size, capabilities) = (self.op, self.size, self.capabilities);
         let chosen = |form, reason| Ok(Some((form, self.plan(form)?, reason)));
         let each = size / self.count.max(1);
-        let is_one_row = self.operand.element_count() == size && self.count >= MANY;
+        let is_one_row = self.operand.element_count() == size && self.count >= MANY && self.fusion.is_err();
         let least =
             if is_one_row { capabilities.two_stage_of_one_row } else { capabilities.two_stage_of_many };
         let many = !op.aggregate_to_topk && size > SHORT && each <= least;

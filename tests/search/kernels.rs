@@ -351,6 +351,11 @@ fn searches_are_recognised() {
             traced(&|x| top(&(products(x)? * &x[2])?.exp()?)),
             "no products, with scales, half norms, a bias or a mask",
         ),
+        // Sums of several would be rounded in another order.
+        (
+            traced(&|x| top(&((&x[2] + products(x)?)? - 0.5)?)),
+            "no products, with scales, half norms, a bias or a mask",
+        ),
         // Where a mask is not the last step, or fills in another number.
         (
             traced(&|x| {
@@ -409,7 +414,7 @@ fn masked_and_biased_searches_stay_fused() {
     let Some(session) = session() else { return };
     type Build<'a> = dyn Fn(&[Tensor]) -> Result<(Tensor, Tensor)> + 'a;
     let none = f64::NEG_INFINITY;
-    let builds: [&Build<'_>; 11] = [
+    let builds: [&Build<'_>; 10] = [
         &|x| top(&kept(x)?.select(products(x)?, none)?),
         &|x| top(&kept(x)?.select(products(x)?.full_like(none)?, products(x)?)?),
         &|x| bottom(&kept(x)?.select((&x[2] - products(x)?)?, f64::INFINITY)?),
@@ -417,10 +422,9 @@ fn masked_and_biased_searches_stay_fused() {
         &|x| top(&(&x[2] + products(x)?)?),
         &|x| top(&(products(x)? - &x[2])?),
         &|x| top(&((products(x)? * &x[2])? + &x[2])?),
-        &|x| top(&((&x[2] + products(x)?)? - 0.5)?),
         &|x| top(&x[3].select((products(x)? * &x[2])?, none)?),
         &|x| top(&x[3].select(kept(x)?.select((products(x)? + &x[2])?, none)?, none)?),
-        &|x| bottom(&x[3].select(((&x[2] - products(x)?)? + 1.5)?, f64::INFINITY)?),
+        &|x| bottom(&x[3].select((&x[2] - products(x)?)?, f64::INFINITY)?),
     ];
     let operands = [&operands()[..], &[Shape::new(DType::Pred, [50])]].concat();
     for (number, build) in builds.iter().enumerate() {

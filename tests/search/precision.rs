@@ -414,3 +414,44 @@ fn precisions_that_there_is_no_search_of_are_refused() {
         search_function_for(target, metric, &database, 4, 1, &options).unwrap();
     }
 }
+
+#[test]
+fn queries_without_neighbours_are_no_part_of_the_recall() {
+    let Some(session) = session() else { return };
+    let numbers: Vec<f32> = (0..20 * 3000u64).map(|i| (i * i % 7919) as f32 / 7919.0 - 0.5).collect();
+    let database = Array::new([3000, 20], &numbers).unwrap();
+    for metric in [Metric::InnerProduct, Metric::L2, Metric::Cosine] {
+        let options = SearchOptions { precision: Precision::Int8, ..SearchOptions::new(10) };
+        let searcher = Searcher::new(session, database.clone(), metric, options).unwrap();
+        // Two that have neighbours, among 128.
+        let real = Array::new([2, 20], &numbers[20..60]).unwrap();
+        let mut queries = vec![f32::NAN; 20 * 128];
+        queries[20 * 5..][..20].copy_from_slice(&numbers[20..40]);
+        queries[20 * 99..][..20].copy_from_slice(&numbers[40..60]);
+        let found = searcher.search(&Array::new([128, 20], &queries).unwrap()).unwrap();
+        let alone = searcher.search(&real).unwrap();
+        let (indices, distances) = (found.indices.to_vec::<i32>().unwrap(), found.distances.to_f64());
+        for query in 0..128 {
+            let place = match query {
+                5 => Some(0),
+                99 => Some(1),
+                _ => None,
+            };
+            let (indices, distances) = (&indices[10 * query..][..10], &distances[10 * query..][..10]);
+            match place {
+                Some(place) => {
+                    assert_eq!(
+                        indices,
+                        &alone.indices.to_vec::<i32>().unwrap()[10 * place..][..10],
+                        "{metric}"
+                    );
+                    assert_eq!(distances, &alone.distances.to_f64()[10 * place..][..10], "{metric}");
+                }
+                None => {
+                    assert!(indices.iter().all(|&index| index == -1), "{metric} {query}");
+                    assert!(distances.iter().all(|distance| distance.is_nan()), "{metric} {query}");
+                }
+            }
+        }
+    }
+}
